@@ -1,0 +1,103 @@
+# h2lite: everything a contributor runs.  `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+PEERS_VENV ?= .venv-peers
+PYTEST_ARGS ?=
+# A folder for JUnit reports, one a run; .ci/run sums them up.
+REPORTS ?=
+LOCK_ARGS ?=
+
+PY = $(VENV)/bin/python
+PEERS_PY = $(PEERS_VENV)/bin/python
+report = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
+# The peers' tests import what only their own environment has.
+QUICK = --ignore=tests/peers
+PIP_FLAGS = --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check lint types scenarios peers bench bench-peers spec lock \
+    test-all clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(VENV)/.ready  ## make .venv with the locked development set (once; again when it changes)
+
+demo: $(VENV)/.ready  ## show the engine at work against its own server
+	@$(VENV)/bin/h2lite demo
+
+test: $(VENV)/.ready  ## the quick tests
+	$(PY) -m pytest $(QUICK) $(call report,test) $(PYTEST_ARGS)
+
+check: lint types  ## lint, types, the quick tests without a warning, coverage, benches once
+	$(PY) -m coverage erase
+	$(PY) -bb -W error -m coverage run -m pytest $(QUICK) $(call report,check) $(PYTEST_ARGS)
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
+	$(PY) -bb -W error -m pytest bench --benchmark-disable $(call report,check-bench)
+
+lint: $(VENV)/.ready
+	$(PY) -m ruff check .
+
+types: $(VENV)/.ready
+	$(PY) -m mypy
+
+scenarios: $(VENV)/.ready  ## real sockets and real processes
+	$(PY) -m pytest $(QUICK) -m scenario $(call report,scenarios) $(PYTEST_ARGS)
+
+peers: $(PEERS_VENV)/.ready  ## other people's HTTP/2, and their side of the benches once
+	$(PEERS_PY) -m pytest tests/peers bench -m peer --benchmark-disable \
+	    $(call report,peers) $(PYTEST_ARGS)
+
+bench: $(VENV)/.ready  ## measure h2lite beside its floors
+	$(PY) -m pytest bench $(PYTEST_ARGS)
+
+bench-peers: $(PEERS_VENV)/.ready  ## measure h2lite beside its floors and its peers
+	$(PEERS_PY) -m pytest bench -m "peer or not peer" $(PYTEST_ARGS)
+
+spec: $(VENV)/.ready  ## which requirements of the RFCs are done, which not, and why
+	@$(PY) tests/spec.py
+
+test-all:  ## the quick tests under every CPython 3.10 to 3.14 on this machine
+	@MAKE="$(MAKE)" tests/every_python.sh
+
+clean:  ## remove what the targets above made, environments included
+	rm -rf .venv .venv-* .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	    .benchmarks reports build dist
+	find h2lite tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Environments.  $(call environment,FOLDER,LOCKED SET): exactly the locked set, then h2lite itself.
+
+define environment
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "h2lite needs Python 3.10 or later; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, ssl, venv' || { \
+	    echo "$(PYTHON) lacks venv, pip or ssl; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Setting up $(1) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(1)
+	@$(1)/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $(2)
+	@$(1)/bin/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation -e .
+	@touch $@
+endef
+
+$(VENV)/.ready: requirements/dev.txt pyproject.toml
+	$(call environment,$(VENV),requirements/dev.txt)
+
+$(PEERS_VENV)/.ready: requirements/peers.txt pyproject.toml
+	$(call environment,$(PEERS_VENV),requirements/peers.txt)
+
+# Locked sets: one resolution for every platform and every Python from 3.10 up, with the hashes of
+# all published files.  Pins stay as they are unless asked: make lock LOCK_ARGS=--upgrade
+
+UV_COMPILE = uv pip compile --quiet --universal --python-version 3.10 --generate-hashes \
+    --no-config --no-python-downloads --no-emit-index-url --no-emit-find-links \
+    --custom-compile-command "make lock" $(LOCK_ARGS)
+OURS = pyproject.toml --extra test --extra bench --extra certs -c requirements/dev.txt
+
+lock:  ## resolve requirements/*.txt again (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv in PATH" >&2; exit 1; }
+	$(UV_COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
+	$(UV_COMPILE) requirements/peers.in $(OURS) -o requirements/peers.txt
+	$(UV_COMPILE) requirements/fuzz.in $(OURS) -o requirements/fuzz.txt
+	$(UV_COMPILE) requirements/plot.in -o requirements/plot.txt

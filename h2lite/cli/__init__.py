@@ -1,0 +1,207 @@
+"""The command line: `h2lite ping`, `get`, `serve` and `demo`.
+
+Arguments in, exit codes and one-line errors out; each command's work is in its own module,
+loaded when it is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from .. import __version__
+from ..errors import (
+    ConnectError,
+    ConnectTimeout,
+    H2liteError,
+    PingTimeout,
+    ReadTimeout,
+    TLSError,
+    UsageError,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DONE, LOSS, USAGE, NO_CONNECTION, NO_HTTP2, HTTP2_ERROR, OUT_OF_TIME = range(7)
+
+_EPILOG = """\
+exit codes: 0 done, 1 loss or unhealthy, 2 usage, 3 could not connect, 4 TLS failed or the peer
+does not speak h2, 5 HTTP/2 error, GOAWAY or reset stream, 6 out of time"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code.  Never a traceback for what a user can mend."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except H2liteError as error:
+        print(f"h2lite: {describe(error)}", file=sys.stderr)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        return 130  # as a shell reports a command ended by Ctrl-C
+    except BrokenPipeError:
+        # Whoever read our output has gone; what is still buffered must have somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+def exit_code(error: H2liteError) -> int:
+    """The exit code promised for an error."""
+    if isinstance(error, UsageError):
+        return USAGE
+    if isinstance(error, (ConnectTimeout, ReadTimeout, PingTimeout)):
+        return OUT_OF_TIME
+    if isinstance(error, TLSError):
+        return NO_HTTP2
+    if isinstance(error, ConnectError):
+        return NO_CONNECTION
+    return HTTP2_ERROR
+
+
+def describe(error: H2liteError) -> str:
+    """One line: the address and the cause, and what to try next where there is such a thing."""
+    text = " ".join(str(error).split())
+    for sign, advice in _ADVICE:
+        if sign in text.lower():
+            return f"{text} ({advice})"
+    return text
+
+
+_ADVICE = (
+    ("connection refused", "is the server running, and on that port?"),
+    ("certificate not accepted", "trust it with --cacert FILE, or skip the check with -k"),
+    ("wrong version number", "the port speaks cleartext: try http://"),
+    ("record layer failure", "the port speaks cleartext: try http://"),
+    ("speaks http/1.1", "the server has no HTTP/2 in cleartext there: try https://"),
+    ("does not offer h2", "the server has no HTTP/2 there"),
+    ("cannot resolve", "check the name"),
+    ("sent no http/2 settings", "the port may belong to another protocol"),
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="h2lite",
+        description="HTTP/2 on plain sockets: ping a server, get a page, serve a folder.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"h2lite {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_ping(commands.add_parser("ping", help="time PING frames, as ping(8) times packets"))
+    _add_get(commands.add_parser("get", help="fetch a URL"))
+    _add_serve(commands.add_parser("serve", help="serve a folder, and /healthz"))
+    demo = commands.add_parser("demo", help="serve and ping in one process, to see it work")
+    demo.set_defaults(run=_lazily("demo"))
+    return parser
+
+
+def _add_ping(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Send PING frames on one HTTP/2 connection and time their acks."
+    parser.epilog = "example: h2lite ping -c 5 -i 0.2 https://localhost:8443"
+    _add_target(parser)
+    parser.add_argument("-c", dest="count", metavar="N", type=_count, help="stop after N PINGs")
+    parser.add_argument(
+        "-i",
+        dest="interval",
+        metavar="SECONDS",
+        type=_seconds,
+        default=1.0,
+        help="between one PING and the next (default 1)",
+    )
+    parser.add_argument(
+        "-W",
+        dest="patience",
+        metavar="SECONDS",
+        type=_positive,
+        default=2.0,
+        help="how long to wait for an ack (default 2)",
+    )
+    parser.add_argument("-q", dest="quiet", action="store_true", help="only the summary")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.set_defaults(run=_lazily("ping"))
+
+
+def _add_get(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Fetch a URL over HTTP/2 and print the content."
+    parser.epilog = "example: h2lite get -v https://localhost:8443/healthz"
+    _add_target(parser)
+    parser.add_argument("-o", dest="output", metavar="FILE", help="write the content there")
+    parser.add_argument(
+        "-v", dest="verbose", action="store_true", help="show every frame in and out on stderr"
+    )
+    parser.add_argument(
+        "--max-time", metavar="S", type=_positive, help="give up after that many seconds"
+    )
+    parser.set_defaults(run=_lazily("get"))
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Serve the files of a folder over HTTP/2, and /healthz."
+    parser.epilog = "example: h2lite serve --tls --port 8443 public/"
+    parser.add_argument(
+        "folder", metavar="DIR", nargs="?", help="what to serve (without: only /healthz)"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument(
+        "--port", type=_port, help="port to listen on, 0 for a free one (8080, with TLS 8443)"
+    )
+    parser.add_argument("--tls", action="store_true", help="TLS with a throwaway certificate")
+    parser.add_argument("--cert", metavar="F", help="TLS with this certificate (PEM)")
+    parser.add_argument("--key", metavar="F", help="its private key (PEM)")
+    parser.add_argument("-q", dest="quiet", action="store_true", help="no line for each request")
+    parser.set_defaults(run=_lazily("serve"))
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("url", metavar="URL", help="http:// (prior knowledge) or https://")
+    parser.add_argument(
+        "-k", dest="insecure", action="store_true", help="accept any certificate"
+    )
+    parser.add_argument("--cacert", metavar="FILE", help="trust the certificates in FILE (PEM)")
+
+
+def _lazily(command: str) -> Callable[[argparse.Namespace], int]:
+    """Load a command's module only when it runs: a ping should not wait for a server's code."""
+
+    def run(options: argparse.Namespace) -> int:
+        from importlib import import_module
+
+        return int(import_module(f".{command}", __name__).run(options))
+
+    return run
+
+
+def _number(text: str, at_least: float, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    # The comparison is false for nan, and an endless wait is not what anybody means by inf.
+    if not at_least <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 0.0, "a number of seconds, 0 or more")
+
+
+def _positive(text: str) -> float:
+    return _number(text, 1e-6, "a number of seconds above 0")
+
+
+def _whole(text: str, low: int, high: int, what: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not low <= int(text[:20]) <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 10**12, "a whole number above 0")
+
+
+def _port(text: str) -> int:
+    return _whole(text, 0, 65535, "a port, 0 to 65535")

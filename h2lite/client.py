@@ -1,0 +1,568 @@
+"""The blocking client: one connection a user holds, pings and sends requests on.
+
+The calling thread drives the loop itself until its answer is there; calls from several threads
+take turns.  No redirects, cookies, proxies or content decoding: those belong to the client above.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from . import events as ev
+from .connection import Connection
+from .dial import Dial, DialFailed, Dialled
+from .errors import (
+    ConnectionLost,
+    ConnectTimeout,
+    ErrorCode,
+    H2liteError,
+    PingTimeout,
+    ReadTimeout,
+    RemoteProtocolError,
+    StreamReset,
+    TLSError,
+    UsageError,
+    error_name,
+)
+from .loop import Link, Loop, monotonic
+from .origin import parse_url
+from .transport import address_text, client_context
+from .value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from types import TracebackType
+    from typing import Any
+
+    from .events import Fields
+    from .origin import Origin
+    from .stream import Stream
+    from .transport import Tap, Transport
+
+    HeaderPairs = Mapping[str, str] | Iterable[tuple[str, str]]
+
+CONNECT_TIMEOUT_S = 10.0  # name, TCP, TLS and the peer's SETTINGS together
+PING_TIMEOUT_S = 5.0
+REQUEST_TIMEOUT_S = 30.0
+
+
+class PingResult(Value):
+    """rtt: seconds there and back; queued_for: seconds before the PING could leave."""
+
+    __slots__ = ("queued_for", "rtt")
+
+    def __init__(self, rtt: float, queued_for: float) -> None:
+        self.rtt = rtt
+        self.queued_for = queued_for
+
+
+class Headers:
+    """A response's fields as text, in order; names compare without regard to case."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, fields: Fields) -> None:
+        self._pairs = [
+            (name.decode("ascii"), value.decode("latin-1"))
+            for name, value in fields
+            if not name.startswith(b":")
+        ]
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The values of a field, joined by ", "; `default` when it is absent."""
+        values = self.get_all(name)
+        return ", ".join(values) if values else default
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of a field, line by line."""
+        lowered = name.lower()
+        return [value for key, value in self._pairs if key == lowered]
+
+    def __getitem__(self, name: str) -> str:
+        value = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.get_all(name))
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __repr__(self) -> str:
+        return f"Headers({self._pairs!r})"
+
+
+class _Call:
+    """One request under way: what came for it, and how it ended."""
+
+    __slots__ = ("chunks", "deadline", "ended", "fault", "fields", "status", "stream", "trailers")
+
+    def __init__(self, stream: Stream, deadline: float | None) -> None:
+        self.stream = stream
+        self.deadline = deadline
+        self.status = 0
+        self.fields: Fields = []
+        self.chunks: deque[bytes] = deque()
+        self.trailers: Fields = []
+        self.ended = False
+        self.fault: H2liteError | None = None
+
+
+class Response:
+    """A response whose header section has come; its content is read piece by piece.
+
+    status         the final status code
+    headers        `Headers`
+    trailers       `Headers`, complete once the content has been read
+    http_version   "HTTP/2"
+
+    Use it as a context manager, read it to its end, or close it: an unread response keeps its
+    stream open.
+    """
+
+    http_version = "HTTP/2"
+
+    def __init__(self, connection: PooledConnection, call: _Call) -> None:
+        self._connection = connection
+        self._call = call
+        self.status = call.status
+        self.headers = Headers(call.fields)
+
+    @property
+    def trailers(self) -> Headers:
+        return Headers(self._call.trailers)
+
+    def iter_bytes(self) -> Iterator[bytes]:
+        """The content as it comes.
+
+        Raises ReadTimeout, StreamReset or ConnectionLost when it does not come to its end; what
+        was yielded before is then incomplete.
+        """
+        while True:
+            chunk = self._connection._next_chunk(self._call)
+            if chunk is None:
+                return
+            yield chunk
+
+    def read(self) -> bytes:
+        """All of the content that was not read before.  Errors as `iter_bytes`."""
+        return b"".join(self.iter_bytes())
+
+    def close(self) -> None:
+        """Drop what has not been read; an unfinished stream is reset."""
+        self._connection._abandon(self._call)
+
+    def __enter__(self) -> Response:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class PooledConnection:
+    """One HTTP/2 connection, live from the moment you have it.  Made by `connect`.
+
+    origin        the `Origin` it serves
+    address       the peer's address and port as text
+    protocol      "h2" over TLS, "h2c" in cleartext
+    tls_version   "TLSv1.3" and the like, None in cleartext
+
+    Nobody answers the peer's PINGs while no call is under way.
+    """
+
+    def __init__(self, loop: Loop, origin: Origin, transport: Transport) -> None:
+        self.origin = origin
+        self.address = address_text(transport.address)
+        self.protocol = transport.protocol
+        self.tls_version = transport.tls_version
+        self._loop = loop
+        self._connection = Connection(client=True)
+        self._link = Link(loop, transport, self._connection)
+        self._lock = threading.RLock()
+        self._calls: dict[int, _Call] = {}
+        self._unsent: deque[_Call] = deque()  # in the order their streams will open
+        self._answers: dict[bytes, PingResult] = {}
+        self._ping_count = 0
+        self._fault: H2liteError | None = None  # why the connection is of no more use
+
+    # -- public ----------------------------------------------------------------------------
+
+    def ping(self, timeout: float = PING_TIMEOUT_S) -> PingResult:
+        """Send a PING and wait for its ack.
+
+        timeout   seconds
+        Raises PingTimeout (the connection is left as it is), ConnectionLost when it ended.
+        Source: RFC 9113 §6.7.
+        """
+        with self._lock:
+            self._check_alive()
+            _check_timeout(timeout)
+            self._ping_count += 1
+            opaque_data = self._ping_count.to_bytes(8, "big")
+            now = self._loop.clock()
+            self._connection.ping(opaque_data, now)
+            self._loop.touch(self._link)
+            answers = self._answers
+            try:
+                answered = self._drive(
+                    lambda: opaque_data in answers or self._fault is not None, now + timeout
+                )
+            finally:
+                self._connection.forget_ping(opaque_data)
+            result = answers.pop(opaque_data, None)
+            if result is not None:
+                return result
+            if not answered:
+                raise PingTimeout(f"{self} did not answer a PING within {timeout:g} s")
+            raise self._lost()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: HeaderPairs = (),
+        body: bytes = b"",
+        timeout: float | None = REQUEST_TIMEOUT_S,
+    ) -> Response:
+        """Send a request and wait for its response's header section.
+
+        path      the request target, query included
+        headers   a mapping or pairs; names are lowered
+        timeout   seconds for the whole exchange, reading the content included; None: for ever
+        Raises LocalProtocolError for what RFC 9113 forbids to send (nothing is sent then),
+        ReadTimeout (the stream is reset), StreamReset, ConnectionLost, RemoteProtocolError.
+        """
+        fields = _request_fields(self.origin, method, path, headers, len(body))
+        with self._lock:
+            self._check_alive()
+            if timeout is not None:
+                _check_timeout(timeout)
+            deadline = None if timeout is None else self._loop.clock() + timeout
+            call = _Call(self._connection.send_request(fields, end_stream=not body), deadline)
+            if body:
+                self._connection.send_data(call.stream, body, end_stream=True)
+            self._unsent.append(call)
+            self._loop.touch(self._link)
+            self._wait(call, lambda: bool(call.status or call.fault))
+            return Response(self, call)
+
+    def close(self) -> None:
+        """Say GOAWAY and close; a second close does nothing."""
+        with self._lock:
+            if self._fault is None:
+                self._fault = UsageError(f"{self} is closed")
+                self._connection.goaway()
+                self._loop.touch(self._link)
+                self._loop.flush()
+            if not self._link.ended:
+                self._link.end("closed here")
+            self._loop.close()
+
+    def __enter__(self) -> PooledConnection:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __str__(self) -> str:
+        return f"{self.origin} ({self.address})"
+
+    # -- for Response ----------------------------------------------------------------------
+
+    def _next_chunk(self, call: _Call) -> bytes | None:
+        with self._lock:
+            if not call.chunks and not call.ended:
+                self._wait(call, lambda: bool(call.chunks or call.ended or call.fault))
+            if not call.chunks:
+                return None
+            chunk = call.chunks.popleft()
+            self._connection.data_consumed(call.stream.stream_id, len(chunk))
+            self._loop.touch(self._link)
+            return chunk
+
+    def _abandon(self, call: _Call) -> None:
+        with self._lock:
+            if self._fault is None and not call.ended and call.fault is None:
+                call.fault = UsageError("the response was closed")
+                self._connection.reset_stream(call.stream, ErrorCode.CANCEL)
+            self._drop_chunks(call)
+            self._calls.pop(call.stream.stream_id, None)
+            if self._fault is None:
+                self._loop.touch(self._link)
+                self._loop.flush()
+
+    def _drop_chunks(self, call: _Call) -> None:
+        while call.chunks:
+            self._connection.data_consumed(call.stream.stream_id, len(call.chunks.popleft()))
+
+    # -- driving ---------------------------------------------------------------------------
+
+    def _check_alive(self) -> None:
+        if self._fault is not None:
+            raise self._lost()
+
+    def _lost(self) -> H2liteError:
+        """The fault as a new exception each time, so that tracebacks do not pile up on one."""
+        fault = self._fault
+        assert fault is not None
+        if isinstance(fault, ConnectionLost):
+            return ConnectionLost(str(fault), fault.error_code)
+        if isinstance(fault, RemoteProtocolError):
+            return RemoteProtocolError(str(fault), fault.error_code)
+        return type(fault)(str(fault))
+
+    def _drive(self, done: Callable[[], bool], deadline: float | None) -> bool:
+        """Turn the loop until `done`; False when `deadline` passed first.
+
+        The last turn begins after the deadline: what had come by then is read before judging.
+        """
+        loop = self._loop
+        late = False
+        try:
+            while True:
+                loop.flush()
+                self._note_sent()
+                if done():
+                    return True
+                if late:
+                    return False
+                late = deadline is not None and loop.clock() >= deadline
+                for _, event in loop.turn(deadline):
+                    self._on_event(event)
+        except BaseException:
+            # Octets may have been read and not understood, or taken and not sent: what the
+            # two sides know of each other no longer agrees.
+            self._end(ConnectionLost(f"{self}: a call was interrupted"))
+            raise
+
+    def _wait(self, call: _Call, done: Callable[[], bool]) -> None:
+        """Drive until `done`, or raise what ended the call."""
+        in_time = self._drive(done, call.deadline)
+        if call.fault is not None:
+            raise call.fault
+        if not in_time:
+            call.fault = ReadTimeout(f"{self} did not finish the response in time")
+            self._connection.reset_stream(call.stream, ErrorCode.CANCEL)
+            self._drop_chunks(call)
+            self._calls.pop(call.stream.stream_id, None)
+            self._loop.touch(self._link)
+            self._loop.flush()
+            raise call.fault
+
+    def _note_sent(self) -> None:
+        """Requests that have left now have a stream identifier: file them under it."""
+        while self._unsent and (self._unsent[0].stream.stream_id or self._unsent[0].fault):
+            call = self._unsent.popleft()
+            if call.fault is None:
+                self._calls[call.stream.stream_id] = call
+
+    def _on_event(self, event: Value) -> None:
+        handler = _ON_EVENT.get(type(event))
+        if handler is not None:
+            handler(self, event)
+
+    def _on_ping_acked(self, event: ev.PingAcked) -> None:
+        self._answers[event.opaque_data] = PingResult(event.rtt_s, event.queued_s)
+
+    def _on_response(self, event: ev.ResponseReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is not None:
+            call.status = event.status
+            call.fields = event.fields
+            if event.end_stream:
+                self._finished(call)
+
+    def _on_data(self, event: ev.DataReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is None:
+            self._connection.data_consumed(event.stream_id, len(event.data))
+            return
+        if event.data:
+            call.chunks.append(bytes(event.data))
+        if event.end_stream:
+            self._finished(call)
+
+    def _on_trailers(self, event: ev.TrailersReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is not None:
+            call.trailers = event.fields
+            self._finished(call)
+
+    def _finished(self, call: _Call) -> None:
+        call.ended = True
+        self._calls.pop(call.stream.stream_id, None)
+
+    def _on_reset(self, event: ev.StreamReset) -> None:
+        call = self._calls.pop(event.stream_id, None)
+        if call is not None:
+            who = "the peer" if event.by_peer else "h2lite"
+            reason = f": {event.reason}" if event.reason else ""
+            call.fault = StreamReset(
+                f"{who} reset the stream, {error_name(event.error_code)}{reason}",
+                event.error_code,
+            )
+            self._drop_chunks(call)
+
+    def _on_goaway(self, event: ev.GoAwayReceived) -> None:
+        """No new requests; those the peer has accepted run on."""
+        said = f" {bytes(event.debug_data)!r}" if event.debug_data else ""
+        text = f"{self} said GOAWAY {error_name(event.error_code)}{said}"
+        for call in self._unsent:
+            call.fault = ConnectionLost(text, event.error_code)
+        if event.error_code != ErrorCode.NO_ERROR:
+            self._end(ConnectionLost(text, event.error_code))
+
+    def _on_failed(self, event: ev.ConnectionFailed) -> None:
+        self._end(
+            RemoteProtocolError(
+                f"{self} broke HTTP/2, {error_name(event.error_code)}: {event.reason}",
+                event.error_code,
+            )
+        )
+
+    def _on_ended(self, event: ev.ConnectionEnded) -> None:
+        how = "closed the connection" if event.reason == "eof" else event.reason.lower()
+        self._end(ConnectionLost(f"{self}: {how}"))
+
+    def _end(self, fault: H2liteError) -> None:
+        """The connection is of no more use: every call ends with `fault`."""
+        if self._fault is not None:
+            return
+        self._fault = fault
+        for call in [*self._calls.values(), *self._unsent]:
+            if call.fault is None:
+                call.fault = self._lost()
+        self._calls.clear()
+        self._unsent.clear()
+        # A GOAWAY of ours may still be queued.
+        self._loop.flush()
+        self._link.end("closed here")
+
+
+_ON_EVENT: dict[type[Value], Callable[[PooledConnection, Any], None]] = {
+    ev.PingAcked: PooledConnection._on_ping_acked,
+    ev.ResponseReceived: PooledConnection._on_response,
+    ev.DataReceived: PooledConnection._on_data,
+    ev.TrailersReceived: PooledConnection._on_trailers,
+    ev.StreamReset: PooledConnection._on_reset,
+    ev.GoAwayReceived: PooledConnection._on_goaway,
+    ev.ConnectionFailed: PooledConnection._on_failed,
+    ev.ConnectionEnded: PooledConnection._on_ended,
+}
+
+
+def connect(
+    url: str,
+    *,
+    timeout: float = CONNECT_TIMEOUT_S,
+    verify: bool = True,
+    cafile: str | None = None,
+    clock: Callable[[], float] = monotonic,
+    tap: Tap | None = None,
+) -> PooledConnection:
+    """Connect to the origin of a URL by HTTP/2 and wait for the peer's SETTINGS.
+
+    timeout   seconds for name, TCP, TLS and SETTINGS together
+    verify    False: accept any certificate
+    cafile    PEM file of certificates to trust instead of the system's
+    clock     seconds as a float, monotonic
+    tap       called with (received, octets) for all that crosses, under TLS decrypted
+
+    Raises UsageError for a bad URL, ConnectError when no address answers, TLSError when TLS
+    fails or the peer does not speak h2, ConnectTimeout; nothing is left open then.
+    """
+    origin, _ = parse_url(url)
+    _check_timeout(timeout)
+    context = client_context(verify, cafile) if origin.scheme == "https" else None
+    loop = Loop(clock)
+    deadline = clock() + timeout
+    try:
+        transport = _reach(loop, origin, Dial(loop, origin, context, tap), deadline, timeout)
+        connection = PooledConnection(loop, origin, transport)
+    except BaseException:
+        loop.close()
+        raise
+    try:
+        _await_settings(connection, deadline, timeout)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _reach(loop: Loop, origin: Origin, dial: Dial, deadline: float, timeout: float) -> Transport:
+    """Drive a dial to its end; it is closed when it does not succeed."""
+    try:
+        events = dial.start()
+        late = False
+        while not events:
+            if late:
+                raise ConnectTimeout(f"{origin} not reached in {timeout:g} s, {dial.stage}")
+            late = loop.clock() >= deadline
+            events = [event for _, event in loop.turn(deadline)]
+        outcome = events[0]
+        if isinstance(outcome, DialFailed):
+            raise outcome.error
+        assert isinstance(outcome, Dialled)
+        return outcome.transport
+    except BaseException:
+        dial.close()
+        raise
+
+
+def _await_settings(connection: PooledConnection, deadline: float, timeout: float) -> None:
+    """A peer that answers in another protocol, or not at all, is no HTTP/2 peer."""
+    core = connection._connection
+    in_time = connection._drive(
+        lambda: core.settings_received or connection._fault is not None, deadline
+    )
+    if core.settings_received:
+        return
+    if not in_time:
+        raise ConnectTimeout(f"{connection} sent no HTTP/2 SETTINGS within {timeout:g} s")
+    fault = connection._fault
+    raise TLSError(f"no HTTP/2 there: {fault}") from fault
+
+
+def _check_timeout(timeout: float) -> None:
+    if not timeout > 0:
+        raise UsageError(f"timeout of {timeout!r}, want seconds above 0")
+
+
+def _request_fields(
+    origin: Origin, method: str, path: str, headers: HeaderPairs, body_octets: int
+) -> Fields:
+    """The field section of a request, pseudo-header fields first."""
+    pairs = headers.items() if hasattr(headers, "items") else headers
+    try:
+        # RFC 9113 §8.3.1 [authority-sent], §8.2 [field-name-lowered]
+        fields = [
+            (b":method", method.encode("ascii")),
+            (b":scheme", origin.scheme.encode("ascii")),
+            (b":authority", origin.authority.encode("ascii")),
+            (b":path", path.encode("ascii")),
+            *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in pairs),
+        ]
+    except UnicodeEncodeError as error:
+        raise UsageError(f"not representable in a field: {error}") from None
+    if body_octets and not any(name == b"content-length" for name, _ in fields):
+        fields.append((b"content-length", str(body_octets).encode()))
+    return fields

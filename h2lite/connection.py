@@ -1,0 +1,873 @@
+"""The HTTP/2 connection without its socket: octets in, events out; calls in, octets out.
+
+Client or server role.  It never reads a clock, never blocks, and never lets a peer's fault out
+as an exception: `receive_data` always returns events, and queues the RST_STREAM or GOAWAY that
+answers a fault itself.  A caller's mistake raises UsageError and changes nothing.
+Grounds: RFC 9113 §3.4, §5, §6, §8.1.
+
+What leaves, in this order, whenever `data_to_send` is asked:
+
+    begun     the rest of a frame the socket took half of; at first the connection preface
+    urgent    PINGs and PING acks
+    refused   frames framed before and refused by a full socket, in their order
+    control   SETTINGS acks, WINDOW_UPDATE, RST_STREAM, GOAWAY
+    sections  responses, trailers; then requests, whose field block is encoded and whose stream
+              id is taken only now
+    DATA      framed only now, one frame a stream in turn, as windows and room allow
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from . import events as ev
+from .errors import ErrorCode, LocalProtocolError, PeerError, UsageError, error_name
+from .fields import (
+    FIELD_SECTION_OCTETS_MAX,
+    FieldDecoder,
+    FieldEncoder,
+    request_fault,
+    response_fault,
+    trailers_fault,
+)
+from .framer import CLIENT_PREFACE, Framer
+from .frames import (
+    FLAG_ACK,
+    FLAG_END_STREAM,
+    FRAME_HEADER_SIZE,
+    MAX_STREAM_ID,
+    ContinuationFrame,
+    DataFrame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    PriorityFrame,
+    PushPromiseFrame,
+    RstStreamFrame,
+    SettingsFrame,
+    UnknownFrame,
+    WindowUpdateFrame,
+    encode_header,
+)
+from .settings import LocalSettings, PeerSettings, SettingId
+from .stream import (
+    CLOSED,
+    HALF_CLOSED_LOCAL,
+    IDLE,
+    OPEN,
+    RECV_DATA,
+    RECV_END,
+    RECV_HEADERS,
+    RECV_RESET,
+    SEND_DATA,
+    SEND_END,
+    SEND_HEADERS,
+    SEND_RESET,
+    Stream,
+)
+from .window import ReceiveWindow, SendWindow
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .events import Event, Fields
+    from .frames import Frame, Octets
+
+STREAM_WINDOW = 2**20  # octets one unread stream may hold
+CONNECTION_WINDOW = 2**22  # octets in flight for all streams: 4 MiB is 320 Mbit/s at 100 ms
+UNREAD_OCTETS_MAX = 2**24  # received and not consumed; past this, only consumption gives credit
+CONCURRENT_STREAMS_MAX = 100  # the RFC's own advice for the least to allow (§6.5.2)
+PINGS_IN_FLIGHT_MAX = 8  # more outstanding than this says nothing new about the peer
+ANSWERS_QUEUED_MAX = 1000  # acks and resets for a peer that does not read them
+CONTINUATIONS_MAX = 16  # a field block is at most 64 KiB decoded; no honest one needs more
+DATA_FRAME_OCTETS_MAX = 16384  # larger frames would make a PING wait longer behind one
+SEND_OCTETS = 65536  # what one data_to_send offers by default
+
+_INITIAL_WINDOW = 65535
+
+
+class Connection:
+    """One HTTP/2 connection, client or server role.
+
+    client     True: we open streams; False: we accept them
+    settings   {SettingId: value} to announce beside the defaults
+
+    streams    {stream_id: Stream} of the streams that are neither idle nor closed
+    """
+
+    __slots__ = (
+        "_answers",
+        "_begun",
+        "_block",
+        "_control",
+        "_decoder",
+        "_encoder",
+        "_fragments",
+        "_framer",
+        "_last_peer_stream_id",
+        "_lengths",
+        "_next_stream_id",
+        "_openers",
+        "_pings",
+        "_receive_window",
+        "_refused",
+        "_round",
+        "_sections",
+        "_send_window",
+        "_unread",
+        "_urgent",
+        "_urgent_sent",
+        "_withheld",
+        "client",
+        "closed",
+        "goaway_received",
+        "goaway_sent",
+        "local_settings",
+        "peer_settings",
+        "settings_received",
+        "streams",
+    )
+
+    def __init__(self, client: bool = True, settings: dict[int, int] | None = None) -> None:
+        self.client = client
+        self.streams: dict[int, Stream] = {}
+        self.closed = False  # nothing more is accepted; what is queued may still be sent
+        self.settings_received = False
+        self.goaway_received: GoAwayFrame | None = None
+        self.goaway_sent: GoAwayFrame | None = None
+        self._next_stream_id = 1 if client else 2
+        self._last_peer_stream_id = 0
+
+        self._encoder = FieldEncoder()
+        self._decoder = FieldDecoder()
+        self._block: HeadersFrame | None = None  # whose CONTINUATIONs are still coming
+        self._fragments: list[Octets] = []
+
+        self._send_window = SendWindow(_INITIAL_WINDOW)
+        self._receive_window = ReceiveWindow(CONNECTION_WINDOW)
+        self._unread = 0  # octets reported in DataReceived and not yet consumed
+        self._withheld = 0  # of those, octets whose credit waits for consumption
+
+        self._pings: dict[bytes, tuple[float, float]] = {}  # value -> asked at, sent at
+        self._urgent: list[bytes] = []
+        self._refused: list[bytes] = []
+        self._control: list[bytes] = []
+        self._answers = 0  # of the queued frames, those the peer provoked
+        self._sections: deque[tuple[Stream, Fields | None, bool]] = deque()
+        self._openers: deque[tuple[Stream, Fields, bool]] = deque()
+        self._round: deque[Stream] = deque()
+        self._lengths: list[int] = []  # of the units in what data_to_send returned last
+        self._urgent_sent = (0, 0)  # which of those units were urgent: from, to
+
+        announced = {
+            SettingId.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            SettingId.MAX_HEADER_LIST_SIZE: FIELD_SECTION_OCTETS_MAX,
+        }
+        if client:
+            # RFC 9113 §8.4 [push-off]
+            announced[SettingId.ENABLE_PUSH] = 0
+        else:
+            announced[SettingId.MAX_CONCURRENT_STREAMS] = CONCURRENT_STREAMS_MAX
+        announced.update(settings or {})
+        frame = SettingsFrame(tuple(announced.items()))
+        self.peer_settings = PeerSettings(from_server=client)
+        self.local_settings = LocalSettings()
+        self.local_settings.sent(frame.settings)
+        self._framer = Framer(
+            self.local_settings.largest(SettingId.MAX_FRAME_SIZE), from_client=not client
+        )
+        # RFC 9113 §3.4 [preface-sent]: "begun" leaves before anything else can.
+        self._begun = (
+            (CLIENT_PREFACE if client else b"")
+            + frame.encode()
+            + WindowUpdateFrame(0, CONNECTION_WINDOW - _INITIAL_WINDOW).encode()
+        )
+
+    # -- octets in -------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes, now: float) -> list[Event]:
+        """Take what the transport received; return what happened, in order.
+
+        data   octets in any cuts; kept alive while a DataReceived event refers to them
+        now    seconds on the clock that data_to_send is given too
+        Never raises for anything the peer did.  After a ConnectionFailed event nothing more is
+        accepted: send what data_to_send still gives, then close.
+        """
+        events: list[Event] = []
+        if self.closed:
+            return events
+        self._framer.feed(data)
+        next_frame = self._framer.next_frame
+        while True:
+            try:
+                frame = next_frame()
+                if frame is None:
+                    return events
+                _HANDLERS[type(frame)](self, frame, now, events)
+            except PeerError as error:
+                if self._refuse_frame(error, events):
+                    return events
+
+    def receive_eof(self) -> None:
+        """The transport has ended: nothing can be sent or received any more."""
+        self.closed = True
+        self._begun = b""
+        for lane in (self._urgent, self._refused, self._control):
+            lane.clear()
+        self._forget_streams_output()
+
+    def data_consumed(self, stream_id: int, octets: int) -> None:
+        """The user has used up content: let the peer send as much again.
+
+        Call it for dropped content too; the stream may have ended meanwhile.
+        Source: RFC 9113 §5.2.2, §6.9.
+        """
+        if not 0 <= octets <= self._unread:
+            raise UsageError(f"{octets} octets consumed, {self._unread} are unread")
+        self._unread -= octets
+        returned = min(octets, self._withheld)
+        self._withheld -= returned
+        self._credit_connection(returned)
+        stream = self.streams.get(stream_id)
+        if stream is not None:
+            self._credit_stream(stream, octets)
+
+    # -- calls -----------------------------------------------------------------------------
+
+    def send_request(self, fields: Fields, end_stream: bool = True) -> Stream:
+        """Queue a request (client role); its stream's id is taken when it leaves.
+
+        fields       (name, value) pairs of bytes, pseudo-header fields first
+        end_stream   True: no content follows
+        Raises LocalProtocolError for a field section RFC 9113 forbids, UsageError when the
+        connection takes no new streams.  Source: RFC 9113 §8.3.1.
+        """
+        if not self.client:
+            raise UsageError("a server opens no streams")
+        if not self.takes_requests:
+            raise UsageError("the connection takes no new requests")
+        _refuse(request_fault(fields))
+        stream = Stream(
+            0,
+            self.peer_settings[SettingId.INITIAL_WINDOW_SIZE],
+            self.local_settings.largest(SettingId.INITIAL_WINDOW_SIZE),
+        )
+        stream.end_queued = end_stream
+        self._openers.append((stream, fields, end_stream))
+        return stream
+
+    def send_response(self, stream: Stream, fields: Fields, end_stream: bool = False) -> None:
+        """Queue a response's header section, interim ones included (server role).
+
+        Raises LocalProtocolError as send_request; UsageError when the stream has ended.
+        """
+        if stream.end_queued or stream.state in (CLOSED, HALF_CLOSED_LOCAL):
+            raise UsageError(f"stream {stream.stream_id} takes no response any more")
+        _refuse(response_fault(fields))
+        stream.end_queued = end_stream
+        self._sections.append((stream, fields, end_stream))
+
+    def send_data(self, stream: Stream, data: Octets, end_stream: bool = False) -> None:
+        """Queue content; it is framed as windows and the socket allow.
+
+        data   kept until it has left, so do not change it; `stream.queued_octets` counts it
+        Raises UsageError when the stream's end was queued before, or it was reset.
+        """
+        stream.queue(data, end_stream)
+        if stream.outgoing:
+            self._schedule(stream)
+        elif end_stream:
+            self._sections.append((stream, None, True))
+
+    def send_trailers(self, stream: Stream, fields: Fields) -> None:
+        """Queue the trailer section that ends the stream, behind its content."""
+        _refuse(trailers_fault(fields))
+        stream.queue(b"", True)
+        if stream.outgoing:
+            stream.trailers = fields
+        else:
+            self._sections.append((stream, fields, True))
+
+    def reset_stream(self, stream: Stream, error_code: int = ErrorCode.CANCEL) -> None:
+        """End a stream at once; what it had queued is dropped.  A closed stream stays closed.
+
+        A request that has not left yet is withdrawn without a trace.  Source: RFC 9113 §5.4.2.
+        """
+        if stream.state == CLOSED:
+            return
+        if stream.state == IDLE:
+            stream.drop()
+            return
+        stream.send(SEND_RESET)
+        self._control.append(RstStreamFrame(stream.stream_id, error_code).encode())
+        self._close_stream(stream)
+
+    def ping(self, opaque_data: bytes, now: float) -> None:
+        """Queue one PING; its answer arrives later as PingAcked.
+
+        opaque_data   8 octets, not already awaiting an answer on this connection
+        now           seconds; PingAcked.queued_s counts from here
+        Raises UsageError on a closed connection, for a value in flight, or when
+        PINGS_IN_FLIGHT_MAX wait; nothing is queued then.  Source: RFC 9113 §6.7.
+        """
+        if self.closed:
+            raise UsageError("the connection is closed")
+        if opaque_data in self._pings:
+            raise UsageError(f"PING value 0x{opaque_data.hex()} is still in flight")
+        if len(self._pings) >= PINGS_IN_FLIGHT_MAX:
+            raise UsageError(f"{PINGS_IN_FLIGHT_MAX} PINGs are in flight already")
+        self._urgent.append(PingFrame(opaque_data).encode())
+        self._pings[opaque_data] = (now, now)
+
+    def forget_ping(self, opaque_data: bytes) -> None:
+        """Stop waiting for a PING's ack; a late one is then an UnknownPingAcked."""
+        self._pings.pop(opaque_data, None)
+
+    def goaway(self, error_code: int = ErrorCode.NO_ERROR, debug_data: bytes = b"") -> None:
+        """Queue a GOAWAY: streams accepted so far finish, no more are accepted.
+
+        With an error code the connection is closed: it accepts nothing more.
+        Source: RFC 9113 §6.8, §5.4.1.
+        """
+        last = self._last_peer_stream_id
+        if self.goaway_sent is not None:
+            # RFC 9113 §6.8 [goaway-not-raised]
+            last = min(last, self.goaway_sent.last_stream_id)
+        self.goaway_sent = GoAwayFrame(last, error_code, debug_data)
+        self._control.append(self.goaway_sent.encode())
+        if error_code != ErrorCode.NO_ERROR:
+            self.closed = True
+            self._forget_streams_output()
+
+    @property
+    def takes_requests(self) -> bool:
+        """A new request could still leave on this connection, now or when a stream ends."""
+        return not (
+            self.closed
+            or self.goaway_sent
+            or self.goaway_received
+            or self._next_stream_id > MAX_STREAM_ID
+        )
+
+    # -- octets out ------------------------------------------------------------------------
+
+    @property
+    def has_output(self) -> bool:
+        """data_to_send would return octets now."""
+        return bool(
+            self._begun
+            or self._urgent
+            or self._refused
+            or self._control
+            or self._sections
+            or (self._openers and self._may_open())
+            or (self._round and self._send_window.size > 0)
+        )
+
+    def data_to_send(self, now: float, octets_max: int = SEND_OCTETS) -> bytes:
+        """The next octets for the transport; b"" when there are none.
+
+        now          seconds; PINGs among them are stamped with it
+        octets_max   about how much is wanted: control frames may go past it, DATA does not
+        The caller sends them all, or hands the rest back with `put_back` at once.
+        """
+        parts: list[Octets] = []
+        lengths = self._lengths = []
+        if self._begun:
+            parts.append(self._begun)
+            self._begun = b""
+        first_urgent = len(parts)
+        if self._urgent:
+            self._stamp_pings(now)
+            parts += self._urgent
+            self._urgent = []
+        self._urgent_sent = (first_urgent, len(parts))
+        if self._refused:
+            parts += self._refused
+            self._refused = []
+        if self._control:
+            parts += self._control
+            self._control = []
+        self._answers = 0
+        if parts:
+            lengths += map(len, parts)
+        if self._sections or self._openers or self._round:
+            room = octets_max - sum(lengths)
+            room = self._frame_sections(parts, room)
+            self._frame_data(parts, room)
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+
+    def put_back(self, rest: bytes) -> None:
+        """The transport refused the last octets of what data_to_send just returned.
+
+        They leave first next time, with PINGs let in between whole frames only.
+        """
+        lengths, self._lengths = self._lengths, []
+        first_urgent, end_urgent = self._urgent_sent
+        start = len(rest) - sum(lengths)  # of the unit at hand, counted within `rest`
+        urgent: list[bytes] = []
+        for index, length in enumerate(lengths):
+            end = start + length
+            unit = rest[max(start, 0) : max(end, 0)]
+            # Half a frame must go on as it began; so must the preface, even untouched.
+            if end > 0 and (start < 0 or index < first_urgent):
+                self._begun = unit
+            elif unit and index < end_urgent:
+                urgent.append(unit)
+            elif unit:
+                self._refused.append(unit)
+            start = end
+        self._urgent[:0] = urgent
+
+    def _stamp_pings(self, now: float) -> None:
+        for frame in self._urgent:
+            if not frame[4] & FLAG_ACK:
+                opaque_data = frame[FRAME_HEADER_SIZE:]
+                if opaque_data in self._pings:
+                    self._pings[opaque_data] = (self._pings[opaque_data][0], now)
+
+    def _frame_sections(self, parts: list[Octets], room: int) -> int:
+        """Encode what can leave of responses, trailers and requests; return the room left."""
+        while self._sections and room > 0:
+            stream, fields, end_stream = self._sections.popleft()
+            if stream.state != CLOSED:
+                room -= self._frame_section(parts, stream, fields, end_stream)
+        while self._openers and room > 0:
+            stream, fields, end_stream = self._openers[0]
+            if stream.state == CLOSED:  # withdrawn
+                self._openers.popleft()
+                continue
+            if not self._may_open():
+                break
+            self._openers.popleft()
+            stream.stream_id = self._next_stream_id
+            self._next_stream_id += 2
+            self.streams[stream.stream_id] = stream
+            room -= self._frame_section(parts, stream, fields, end_stream)
+        return room
+
+    def _may_open(self) -> bool:
+        # RFC 9113 §5.1.2 [concurrency-kept]
+        limit = self.peer_settings[SettingId.MAX_CONCURRENT_STREAMS]
+        return len(self.streams) < limit and self.takes_requests
+
+    def _frame_section(
+        self, parts: list[Octets], stream: Stream, fields: Fields | None, end_stream: bool
+    ) -> int:
+        """Frame one field section, or an empty DATA where `fields` is None; return its octets."""
+        if fields is None:
+            unit = DataFrame(stream.stream_id, b"", True).encode()
+        else:
+            stream.send(SEND_HEADERS)
+            unit = self._encode_section(stream.stream_id, fields, end_stream)
+        parts.append(unit)
+        self._lengths.append(len(unit))
+        if end_stream:
+            self._end_stream(stream)
+        elif stream.outgoing:
+            self._schedule(stream)
+        return len(unit)
+
+    def _encode_section(self, stream_id: int, fields: Fields, end_stream: bool) -> bytes:
+        """HEADERS and as many CONTINUATIONs as the peer's MAX_FRAME_SIZE asks for."""
+        block = self._encoder.encode(fields)
+        size = self.peer_settings[SettingId.MAX_FRAME_SIZE]
+        if len(block) <= size:
+            return HeadersFrame(stream_id, block, end_stream).encode()
+        # RFC 9113 §4.3 [field-block-contiguous]: one unit, so nothing can come in between.
+        frames = [HeadersFrame(stream_id, block[:size], end_stream, end_headers=False).encode()]
+        for start in range(size, len(block), size):
+            last = start + size >= len(block)
+            frames.append(ContinuationFrame(stream_id, block[start : start + size], last).encode())
+        return b"".join(frames)
+
+    def _frame_data(self, parts: list[Octets], room: int) -> None:
+        """Frame DATA, one frame a stream in turn, while windows and room last."""
+        frame_max = min(self.peer_settings[SettingId.MAX_FRAME_SIZE], DATA_FRAME_OCTETS_MAX)
+        while self._round and room > FRAME_HEADER_SIZE and self._send_window.size > 0:
+            stream = self._round.popleft()
+            # RFC 9113 §6.9.1 [window-kept]
+            allowed = min(
+                stream.send_window.size,
+                self._send_window.size,
+                frame_max,
+                room - FRAME_HEADER_SIZE,
+            )
+            if stream.state == CLOSED or allowed <= 0:
+                stream.scheduled = False
+                continue
+            room -= self._frame_data_of(stream, parts, allowed)
+            if stream.outgoing:
+                self._round.append(stream)
+            else:
+                stream.scheduled = False
+
+    def _frame_data_of(self, stream: Stream, parts: list[Octets], allowed: int) -> int:
+        """One DATA frame of one stream; return its octets, header included."""
+        chunk = stream.outgoing[0]
+        if len(chunk) <= allowed:
+            stream.outgoing.popleft()
+            piece = chunk
+        else:
+            piece = chunk[:allowed]
+            stream.outgoing[0] = chunk[allowed:]
+        octets = len(piece)
+        stream.queued_octets -= octets
+        stream.send_window.take(octets)
+        self._send_window.take(octets)
+        stream.send(SEND_DATA)
+        last = stream.end_queued and not stream.outgoing
+        end_stream = last and stream.trailers is None
+        flags = FLAG_END_STREAM if end_stream else 0
+        parts.append(encode_header(DataFrame.TYPE, flags, stream.stream_id, octets))
+        parts.append(piece)
+        self._lengths.append(FRAME_HEADER_SIZE + octets)
+        if end_stream:
+            self._end_stream(stream)
+        elif last:
+            trailers, stream.trailers = stream.trailers, None
+            octets += self._frame_section(parts, stream, trailers, True)
+        return FRAME_HEADER_SIZE + octets
+
+    def _schedule(self, stream: Stream) -> None:
+        """Put a stream with content into the round, once its HEADERS are out."""
+        if not stream.scheduled and stream.state != IDLE and stream.send_window.size > 0:
+            stream.scheduled = True
+            self._round.append(stream)
+
+    def _end_stream(self, stream: Stream) -> None:
+        stream.send(SEND_END)
+        if stream.state == CLOSED:
+            self._close_stream(stream)
+
+    def _close_stream(self, stream: Stream) -> None:
+        stream.drop()
+        self.streams.pop(stream.stream_id, None)
+
+    def _forget_streams_output(self) -> None:
+        for queue in (self._sections, self._openers, self._round):
+            queue.clear()
+
+    def _answer(self, frame: bytes, lane: list[bytes]) -> None:
+        """Queue a frame that the peer provoked; a peer that provokes without reading must go."""
+        self._answers += 1
+        if self._answers > ANSWERS_QUEUED_MAX:
+            # RFC 9113 §10.5 [answers-bounded]
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM, f"{ANSWERS_QUEUED_MAX} answers wait unread"
+            )
+        lane.append(frame)
+
+    # -- faults of the peer ----------------------------------------------------------------
+
+    def _refuse_frame(self, error: PeerError, events: list[Event]) -> bool:
+        """Answer a fault with RST_STREAM or GOAWAY; True when the connection is over."""
+        stream_id = error.stream_id
+        # RFC 9113 §6.4 [rst-stream-not-idle]: an idle stream cannot be reset, so the
+        # connection ends instead (§5.4.1 lets any stream error reach that far).
+        if stream_id and not self._is_idle(stream_id):
+            try:
+                self._reset_for(error, events)
+                return False
+            except PeerError as flood:
+                error = flood
+        # RFC 9113 §5.4.1 [connection-error]
+        self.goaway(error.error_code, error.message.encode("ascii", "replace"))
+        self.closed = True
+        events.append(ev.ConnectionFailed(error.error_code, error.message))
+        return True
+
+    def _reset_for(self, error: PeerError, events: list[Event]) -> None:
+        # RFC 9113 §5.4.2 [stream-error]
+        frame = RstStreamFrame(error.stream_id, error.error_code)
+        self._answer(frame.encode(), self._control)
+        stream = self.streams.get(error.stream_id)
+        if stream is not None:
+            self._close_stream(stream)
+            events.append(ev.StreamReset(error.stream_id, error.error_code, False, error.message))
+
+    # -- frames in -------------------------------------------------------------------------
+
+    def _on_data(self, frame: DataFrame, now: float, events: list[Event]) -> None:
+        octets = frame.flow_controlled_length
+        # RFC 9113 §6.9 [data-always-counted]
+        self._receive_window.receive(octets)
+        stream = self.streams.get(frame.stream_id)
+        size = len(frame.data)
+        try:
+            if stream is None:
+                self._check_not_idle("DATA", frame.stream_id)
+            else:
+                self._take_data(stream, frame, octets, size)
+        except PeerError:
+            self._credit_connection(octets)
+            raise
+        if stream is None:
+            # RFC 9113 §5.1 [closed-minimal]: counted, given back, discarded.
+            self._credit_connection(octets)
+            return
+        self._unread += size
+        if self._unread > UNREAD_OCTETS_MAX:
+            self._withheld += size
+            self._credit_connection(octets - size)
+        else:
+            self._credit_connection(octets)
+        self._credit_stream(stream, octets - size)
+        events.append(ev.DataReceived(frame.stream_id, frame.data, frame.end_stream))
+        if frame.end_stream:
+            self._peer_ended(stream)
+
+    def _take_data(self, stream: Stream, frame: DataFrame, octets: int, size: int) -> None:
+        """Judge one DATA frame on a living stream; raises PeerError."""
+        stream.receive(RECV_DATA)
+        if not stream.final_received:
+            # RFC 9113 §8.1 [data-before-headers]
+            raise PeerError(
+                ErrorCode.PROTOCOL_ERROR, "DATA before the header section", frame.stream_id
+            )
+        stream.receive_window.receive(octets, frame.stream_id)
+
+    def _on_headers(self, frame: HeadersFrame, now: float, events: list[Event]) -> None:
+        if frame.end_headers:
+            self._on_field_block(frame, bytes(frame.field_block), events)
+        else:
+            self._block = frame
+            self._fragments = [frame.field_block]
+
+    def _on_continuation(self, frame: ContinuationFrame, now: float, events: list[Event]) -> None:
+        # The framer has seen to it that a field block is open and is this stream's.
+        self._fragments.append(frame.field_block)
+        if len(self._fragments) > CONTINUATIONS_MAX + 1:
+            # RFC 9113 §10.5.1 [field-block-bounded]
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM, f"over {CONTINUATIONS_MAX} CONTINUATION frames"
+            )
+        if frame.end_headers and self._block is not None:
+            block, self._block = self._block, None
+            fragments, self._fragments = self._fragments, []
+            self._on_field_block(block, b"".join(fragments), events)
+
+    def _on_field_block(self, frame: HeadersFrame, block: bytes, events: list[Event]) -> None:
+        # RFC 9113 §4.3 [always-decoded]: before anything else can refuse the frame.
+        fields = self._decoder.decode(block)
+        stream_id, end_stream = frame.stream_id, frame.end_stream
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            if self.client or stream_id <= self._last_peer_stream_id:
+                # RFC 9113 §5.1 [closed-minimal]
+                self._check_not_idle("HEADERS", stream_id)
+                return
+            stream = self._accept(stream_id)
+            if stream is None:
+                return
+        stream.receive(RECV_HEADERS)
+        if stream.final_received:
+            self._on_trailers(stream_id, fields, end_stream, events)
+        elif self.client:
+            self._on_response(stream, fields, end_stream, events)
+        else:
+            _refuse_message(request_fault(fields), stream_id)
+            stream.final_received = True
+            events.append(ev.RequestReceived(stream_id, fields, end_stream))
+        if end_stream:
+            self._peer_ended(stream)
+
+    def _accept(self, stream_id: int) -> Stream | None:
+        """A client opens a stream; None: a GOAWAY has told it that we do not look at it."""
+        # RFC 9113 §5.1.1 [client-stream-odd]
+        if stream_id % 2 == 0:
+            raise PeerError(ErrorCode.PROTOCOL_ERROR, f"HEADERS on a server's stream {stream_id}")
+        # RFC 9113 §6.8 [goaway-ignores-new]
+        if self.goaway_sent is not None and stream_id > self.goaway_sent.last_stream_id:
+            return None
+        self._last_peer_stream_id = stream_id
+        # RFC 9113 §5.1.2 [concurrency-exceeded]
+        if len(self.streams) >= self.local_settings.largest(SettingId.MAX_CONCURRENT_STREAMS):
+            raise PeerError(ErrorCode.REFUSED_STREAM, "too many streams at once", stream_id)
+        stream = Stream(
+            stream_id,
+            self.peer_settings[SettingId.INITIAL_WINDOW_SIZE],
+            self.local_settings.largest(SettingId.INITIAL_WINDOW_SIZE),
+        )
+        self.streams[stream_id] = stream
+        return stream
+
+    def _on_response(
+        self, stream: Stream, fields: Fields, end_stream: bool, events: list[Event]
+    ) -> None:
+        stream_id = stream.stream_id
+        _refuse_message(response_fault(fields), stream_id)
+        status = int(next(value for name, value in fields if name == b":status"))
+        if status >= 200:
+            stream.final_received = True
+            events.append(ev.ResponseReceived(stream_id, status, fields, end_stream))
+            return
+        # RFC 9113 §8.1 [interim-end-stream]
+        if end_stream:
+            _refuse_message("an interim response ends the stream", stream_id)
+        events.append(ev.InformationalReceived(stream_id, status, fields))
+
+    def _on_trailers(
+        self, stream_id: int, fields: Fields, end_stream: bool, events: list[Event]
+    ) -> None:
+        # RFC 9113 §8.1 [trailers-end-stream]
+        if not end_stream:
+            _refuse_message("a second header section does not end the stream", stream_id)
+        _refuse_message(trailers_fault(fields), stream_id)
+        events.append(ev.TrailersReceived(stream_id, fields))
+
+    def _on_priority(self, frame: PriorityFrame, now: float, events: list[Event]) -> None:
+        # RFC 9113 §5.3.2 [priority-ignored]: read and checked by its decode, used for nothing.
+        pass
+
+    def _on_rst_stream(self, frame: RstStreamFrame, now: float, events: list[Event]) -> None:
+        # RFC 9113 §6.4 [rst-stream-idle]
+        self._check_not_idle("RST_STREAM", frame.stream_id)
+        stream = self.streams.get(frame.stream_id)
+        if stream is None:
+            return
+        stream.receive(RECV_RESET)
+        self._close_stream(stream)
+        events.append(ev.StreamReset(frame.stream_id, frame.error_code, True))
+
+    def _on_settings(self, frame: SettingsFrame, now: float, events: list[Event]) -> None:
+        if frame.ack:
+            self.local_settings.acked()
+            events.append(ev.SettingsAcked())
+            return
+        self.settings_received = True
+        before = self.peer_settings[SettingId.INITIAL_WINDOW_SIZE]
+        changed = self.peer_settings.update(frame.settings)
+        if SettingId.INITIAL_WINDOW_SIZE in changed:
+            self._resize_send_windows(changed[SettingId.INITIAL_WINDOW_SIZE] - before)
+        if SettingId.HEADER_TABLE_SIZE in changed:
+            self._encoder.set_table_size(changed[SettingId.HEADER_TABLE_SIZE])
+        # RFC 9113 §6.5.3 [settings-ack]
+        self._answer(_SETTINGS_ACK, self._control)
+        events.append(ev.SettingsReceived(changed))
+
+    def _resize_send_windows(self, difference: int) -> None:
+        # RFC 9113 §6.9.2 [initial-window-adjusts]: open streams, and requests yet to leave.
+        waiting = [opener[0] for opener in self._openers]
+        for stream in [*self.streams.values(), *waiting]:
+            # RFC 9113 §6.9.2 [initial-window-overflow]: the reach is the connection.
+            stream.send_window.widen(difference)
+            if stream.outgoing:
+                self._schedule(stream)
+
+    def _on_push_promise(self, frame: PushPromiseFrame, now: float, events: list[Event]) -> None:
+        # RFC 9113 §6.6 [push-refused]: our first SETTINGS came before any request could.
+        # RFC 9113 §8.4 [push-by-client]
+        raise PeerError(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE, though push is off")
+
+    def _on_ping(self, frame: PingFrame, now: float, events: list[Event]) -> None:
+        opaque_data = bytes(frame.opaque_data)
+        if not frame.ack:
+            # RFC 9113 §6.7 [ping-ack], [ping-ack-first]
+            self._answer(PingFrame(opaque_data, ack=True).encode(), self._urgent)
+            events.append(ev.PingReceived(opaque_data))
+            return
+        # RFC 9113 §6.7 [ping-ack-unanswered]
+        times = self._pings.pop(opaque_data, None)
+        if times is None:
+            events.append(ev.UnknownPingAcked(opaque_data))
+            return
+        asked_at, sent_at = times
+        events.append(ev.PingAcked(opaque_data, now - sent_at, sent_at - asked_at))
+
+    def _on_goaway(self, frame: GoAwayFrame, now: float, events: list[Event]) -> None:
+        last = frame.last_stream_id
+        if self.goaway_received is not None:
+            # A raised limit revives nothing: the streams past it may be retried elsewhere by now.
+            last = min(last, self.goaway_received.last_stream_id)
+        debug_data = bytes(frame.debug_data)
+        self.goaway_received = GoAwayFrame(last, frame.error_code, debug_data)
+        events.append(ev.GoAwayReceived(last, frame.error_code, debug_data))
+        # RFC 9113 §6.8 [goaway-unprocessed]
+        left_out = [s for s in self.streams.values() if s.stream_id > last] if self.client else []
+        for stream in left_out:
+            self._close_stream(stream)
+            events.append(
+                ev.StreamReset(
+                    stream.stream_id,
+                    ErrorCode.REFUSED_STREAM,
+                    True,
+                    f"left out by GOAWAY {error_name(frame.error_code)}",
+                )
+            )
+
+    def _on_window_update(self, frame: WindowUpdateFrame, now: float, events: list[Event]) -> None:
+        if frame.stream_id == 0:
+            self._send_window.widen(frame.window_size_increment)
+        else:
+            self._check_not_idle("WINDOW_UPDATE", frame.stream_id)
+            stream = self.streams.get(frame.stream_id)
+            # RFC 9113 §6.9 [window-update-closed]
+            if stream is None:
+                return
+            stream.send_window.widen(frame.window_size_increment, frame.stream_id)
+            if stream.outgoing:
+                self._schedule(stream)
+        events.append(ev.WindowUpdated(frame.stream_id))
+
+    def _on_unknown(self, frame: UnknownFrame, now: float, events: list[Event]) -> None:
+        # RFC 9113 §5.5 [unknown-frame-discarded]
+        pass
+
+    # -- bookkeeping -----------------------------------------------------------------------
+
+    def _is_idle(self, stream_id: int) -> bool:
+        """Neither side has opened that stream, or one with a higher identifier."""
+        if stream_id % 2 == (1 if self.client else 0):
+            return stream_id >= self._next_stream_id
+        return stream_id > self._last_peer_stream_id
+
+    def _check_not_idle(self, name: str, stream_id: int) -> None:
+        # RFC 9113 §5.1 [idle-frames]
+        if self._is_idle(stream_id):
+            raise PeerError(ErrorCode.PROTOCOL_ERROR, f"{name} on idle stream {stream_id}")
+
+    def _peer_ended(self, stream: Stream) -> None:
+        stream.receive(RECV_END)
+        if stream.state == CLOSED:
+            self._close_stream(stream)
+
+    def _credit_connection(self, octets: int) -> None:
+        increment = self._receive_window.consume(octets)
+        if increment:
+            self._control.append(WindowUpdateFrame(0, increment).encode())
+
+    def _credit_stream(self, stream: Stream, octets: int) -> None:
+        increment = stream.receive_window.consume(octets)
+        if increment and stream.state in (OPEN, HALF_CLOSED_LOCAL):
+            self._control.append(WindowUpdateFrame(stream.stream_id, increment).encode())
+
+
+_SETTINGS_ACK = SettingsFrame(ack=True).encode()
+
+_HANDLERS: dict[type[Frame], Callable[[Connection, Any, float, list[Event]], None]] = {
+    DataFrame: Connection._on_data,
+    HeadersFrame: Connection._on_headers,
+    PriorityFrame: Connection._on_priority,
+    RstStreamFrame: Connection._on_rst_stream,
+    SettingsFrame: Connection._on_settings,
+    PushPromiseFrame: Connection._on_push_promise,
+    PingFrame: Connection._on_ping,
+    GoAwayFrame: Connection._on_goaway,
+    WindowUpdateFrame: Connection._on_window_update,
+    ContinuationFrame: Connection._on_continuation,
+    UnknownFrame: Connection._on_unknown,
+}
+
+
+def _refuse(fault: str | None) -> None:
+    if fault:
+        raise LocalProtocolError(fault)
+
+
+def _refuse_message(fault: str | None, stream_id: int) -> None:
+    # RFC 9113 §8.1.1 [malformed-stream-error]
+    if fault:
+        raise PeerError(ErrorCode.PROTOCOL_ERROR, f"malformed message: {fault}", stream_id)

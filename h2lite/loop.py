@@ -1,0 +1,278 @@
+"""The event loop: one selector, one clock, timers, and one `turn`.
+
+It knows sources, not protocols: a source is what owns a descriptor, and `ready` turns what the
+selector saw into events.  The caller of `turn` decides what they mean, then calls `flush`.
+No callbacks, no re-entry; one thread at a time, but `wake` is for any thread.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from heapq import heappop, heappush
+
+from .events import ConnectionEnded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .connection import Connection
+    from .transport import Transport
+    from .value import Value
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+LINGER_S = 0.25  # how long a finished connection may stay, for its last octets to be read
+
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def monotonic() -> float:
+    """Seconds that never go back and go on during suspend, where the system has such a clock."""
+    if _BOOTTIME is None:
+        return time.monotonic()
+    return time.clock_gettime(_BOOTTIME)
+
+
+class Source:
+    """What the loop watches.  Every method is called by the loop, in the turn's thread."""
+
+    __slots__ = ()
+
+    def ready(self, mask: int, now: float) -> list[Value]:
+        """The selector saw READ, WRITE or both; say what came of it."""
+        return []
+
+    def flush(self, now: float) -> None:
+        """Send what waits; called once a turn after `Loop.touch`."""
+
+    def handle_deadline(self, now: float) -> list[Value]:
+        """The deadline set by `Loop.set_deadline` has passed."""
+        return []
+
+
+class Loop:
+    """One selector and what it watches.
+
+    clock   seconds as a float, monotonic
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.clock = clock
+        self._selector = selectors.DefaultSelector()
+        self._masks: dict[int, int] = {}
+        self._touched: dict[Source, None] = {}  # a set that keeps its order
+        self._timers: list[tuple[float, int, Source]] = []
+        self._deadlines: dict[Source, float] = {}
+        self._timer_count = 0
+        self._waker: tuple[socket.socket, socket.socket] | None = None
+
+    def watch(self, source: Source, fileno: int, mask: int) -> None:
+        """Watch a descriptor for READ, WRITE or both; 0 stops watching it."""
+        known = self._masks.get(fileno, 0)
+        if mask == known:
+            return
+        if not mask:
+            del self._masks[fileno]
+            self._selector.unregister(fileno)
+            return
+        self._masks[fileno] = mask
+        if known:
+            self._selector.modify(fileno, mask, source)
+        else:
+            self._selector.register(fileno, mask, source)
+
+    def touch(self, source: Source) -> None:
+        """Have the source flushed: it has, or may have, something to send."""
+        self._touched[source] = None
+
+    def set_deadline(self, source: Source, deadline: float | None) -> None:
+        """Have `handle_deadline` called at an instant, or, None, not at all."""
+        if deadline is None:
+            self._deadlines.pop(source, None)
+            return
+        self._deadlines[source] = deadline
+        self._timer_count += 1
+        heappush(self._timers, (deadline, self._timer_count, source))
+
+    def forget(self, source: Source, fileno: int) -> None:
+        """The source is about to close its descriptor."""
+        self.watch(source, fileno, 0)
+        self._touched.pop(source, None)
+        self._deadlines.pop(source, None)
+
+    def next_deadline(self) -> float | None:
+        """The earliest instant at which a source wants to be called."""
+        timers = self._timers
+        while timers and self._deadlines.get(timers[0][2]) != timers[0][0]:
+            heappop(timers)
+        return timers[0][0] if timers else None
+
+    def turn(self, deadline: float | None = None) -> list[tuple[Source, Value]]:
+        """Wait until something is ready or `deadline` (absolute seconds; None: for ever).
+
+        Returns what happened, in order, each with its source.  Deadlines are judged after
+        reading, and against the instant at which the wait began, so a process that was
+        stopped meanwhile reads first and judges then.
+        """
+        began = self.clock()
+        ready = self._selector.select(self._patience(deadline, began))
+        now = self.clock()
+        happened: list[tuple[Source, Value]] = []
+        for key, mask in ready:
+            source = key.data
+            if source is None:
+                self._drain_waker()
+                continue
+            happened += [(source, event) for event in source.ready(mask, now)]
+        while True:
+            due = self.next_deadline()
+            if due is None or due > began:
+                return happened
+            source = self._timers[0][2]
+            self._deadlines.pop(source)
+            happened += [(source, event) for event in source.handle_deadline(now)]
+
+    def flush(self) -> None:
+        """Let every touched source send once."""
+        touched, self._touched = self._touched, {}
+        for source in touched:
+            source.flush(self.clock())
+
+    def wake(self) -> None:
+        """Make a `turn` that waits in another thread return."""
+        if self._waker is not None:
+            try:
+                self._waker[1].send(b"\0")
+            except BlockingIOError:
+                return  # it is full of wake-ups already
+
+    def open_waker(self) -> None:
+        """Make `wake` work; costs two descriptors, so only who needs it asks for it."""
+        if self._waker is None:
+            self._waker = socket.socketpair()
+            for end in self._waker:
+                end.setblocking(False)
+            self._selector.register(self._waker[0], READ, None)
+
+    def close(self) -> None:
+        """Close the selector; sources close their own descriptors before."""
+        self._selector.close()
+        for end in self._waker or ():
+            end.close()
+
+    def _patience(self, deadline: float | None, now: float) -> float | None:
+        """Seconds to wait at most; 0 while somebody has more to send."""
+        if self._touched:
+            return 0.0
+        due = self.next_deadline()
+        if due is not None and (deadline is None or due < deadline):
+            deadline = due
+        return None if deadline is None else max(0.0, deadline - now)
+
+    def _drain_waker(self) -> None:
+        assert self._waker is not None
+        try:
+            self._waker[0].recv(4096)
+        except BlockingIOError:
+            return
+
+
+class Link(Source):
+    """A transport and the Connection on it: the octets' way in and out."""
+
+    __slots__ = ("_blocked", "_finishing", "_muted", "connection", "ended", "loop", "transport")
+
+    def __init__(self, loop: Loop, transport: Transport, connection: Connection) -> None:
+        self.loop = loop
+        self.transport = transport
+        self.connection = connection
+        self.ended = False
+        self._blocked = False  # the socket is full: only the selector may start the next send
+        self._muted = False  # nothing can be sent any more; what the peer sent is still read
+        self._finishing = False
+        loop.watch(self, transport.sock.fileno(), READ)
+        loop.touch(self)
+
+    def ready(self, mask: int, now: float) -> list[Value]:
+        if mask & WRITE:
+            self._blocked = False
+            self.loop.watch(self, self.transport.sock.fileno(), READ)
+        self.loop.touch(self)
+        return self._receive(now) if mask & READ else []
+
+    def _receive(self, now: float) -> list[Value]:
+        """One recv, and what TLS has already decrypted beyond it."""
+        events: list[Value] = []
+        while True:
+            try:
+                data = self.transport.recv()
+            except OSError as error:
+                return [*events, *self.end(error.strerror or str(error))]
+            if data is None:
+                return events
+            if not data:
+                return [*events, *self.end("eof")]
+            events += self.connection.receive_data(data, now)
+            # TLS holds decrypted octets the selector cannot see, so drain them before waiting.
+            if not self.transport.pending():
+                return events
+
+    def flush(self, now: float) -> None:
+        if self._blocked or self._muted or self.ended:
+            return
+        try:
+            self._send(now)
+        except OSError:
+            # The peer takes nothing more, but what it said before can still be read; the end
+            # of the connection comes by the next recv.
+            self._muted = True
+        if self._finishing and not self._blocked and not self.connection.has_output:
+            self._muted = True
+            self.transport.end_sending()
+
+    def _send(self, now: float) -> None:
+        transport = self.transport
+        if transport.committed and not transport.push():
+            self._block()
+            return
+        data = self.connection.data_to_send(now)
+        if not data:
+            return
+        taken = transport.send(data)
+        if taken < len(data):
+            self.connection.put_back(data[taken:])
+        if taken < len(data) or transport.committed:
+            self._block()
+        elif self.connection.has_output:
+            self.loop.touch(self)
+
+    def _block(self) -> None:
+        self._blocked = True
+        self.loop.watch(self, self.transport.sock.fileno(), READ | WRITE)
+
+    def finish(self) -> None:
+        """Send what is queued, a GOAWAY say, then close once the peer has had time to read it.
+
+        Closing at once could reset the connection, and take the GOAWAY with it.
+        """
+        if not self._finishing and not self.ended:
+            self._finishing = True
+            self.loop.touch(self)
+            self.loop.set_deadline(self, self.loop.clock() + LINGER_S)
+
+    def handle_deadline(self, now: float) -> list[Value]:
+        return self.end("closed here")
+
+    def end(self, reason: str) -> list[Value]:
+        """The transport is of no more use: stop watching it, close it, report the end once."""
+        if self.ended:
+            return []
+        self.ended = True
+        self.connection.receive_eof()
+        self.loop.forget(self, self.transport.sock.fileno())
+        self.transport.close()
+        return [ConnectionEnded(reason)]

@@ -1,0 +1,143 @@
+"""SETTINGS: identifiers, defaults and bounds; what we asked, and what the peer asked.
+
+Values only: no frames, no streams.  connection.py applies what changes here to windows, to
+HPACK's tables and to the framer.  Grounds: RFC 9113 §6.5.
+"""
+
+from __future__ import annotations
+
+from .errors import ErrorCode, PeerError, UsageError
+
+MAX_WINDOW_SIZE = 2**31 - 1
+MIN_MAX_FRAME_SIZE = 2**14
+MAX_MAX_FRAME_SIZE = 2**24 - 1
+UNLIMITED = 2**32 - 1  # where the RFC says "no limit": the largest value a setting can hold
+
+# SETTINGS frames sent and not yet acknowledged; a peer that falls further behind is not reading.
+SETTINGS_UNACKED_MAX = 16
+
+
+class SettingId:
+    """Setting identifiers (RFC 9113 §6.5.2)."""
+
+    HEADER_TABLE_SIZE = 0x1
+    ENABLE_PUSH = 0x2
+    MAX_CONCURRENT_STREAMS = 0x3
+    INITIAL_WINDOW_SIZE = 0x4
+    MAX_FRAME_SIZE = 0x5
+    MAX_HEADER_LIST_SIZE = 0x6
+
+
+SETTING_NAMES = {key: name for name, key in vars(SettingId).items() if name.isupper()}
+
+# RFC 9113 §6.5.2 [settings-initial-values]
+INITIAL_VALUES = {
+    SettingId.HEADER_TABLE_SIZE: 4096,
+    SettingId.ENABLE_PUSH: 1,
+    SettingId.MAX_CONCURRENT_STREAMS: UNLIMITED,
+    SettingId.INITIAL_WINDOW_SIZE: 65535,
+    SettingId.MAX_FRAME_SIZE: MIN_MAX_FRAME_SIZE,
+    SettingId.MAX_HEADER_LIST_SIZE: UNLIMITED,
+}
+
+
+def setting_name(identifier: int) -> str:
+    """The RFC's name without SETTINGS_; an unknown identifier is shown as hexadecimal."""
+    return SETTING_NAMES.get(identifier, f"0x{identifier:x}")
+
+
+def check_setting(identifier: int, value: int, from_server: bool) -> None:
+    """Judge one setting received; unknown identifiers pass.
+
+    Raises PeerError, always a connection error.  Source: RFC 9113 §6.5.2.
+    """
+    if identifier == SettingId.ENABLE_PUSH:
+        # RFC 9113 §6.5.2 [enable-push-range], [enable-push-server]
+        if value > 1 or (value and from_server):
+            raise PeerError(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH of {value}")
+    elif identifier == SettingId.INITIAL_WINDOW_SIZE:
+        # RFC 9113 §6.5.2 [initial-window-range]
+        if value > MAX_WINDOW_SIZE:
+            raise PeerError(ErrorCode.FLOW_CONTROL_ERROR, f"INITIAL_WINDOW_SIZE of {value}")
+    # RFC 9113 §6.5.2 [max-frame-size-range]
+    elif identifier == SettingId.MAX_FRAME_SIZE and not (
+        MIN_MAX_FRAME_SIZE <= value <= MAX_MAX_FRAME_SIZE
+    ):
+        raise PeerError(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE of {value}")
+
+
+class PeerSettings:
+    """What the peer has asked of us; in force from the moment it is received."""
+
+    __slots__ = ("_from_server", "_values")
+
+    def __init__(self, from_server: bool) -> None:
+        self._from_server = from_server
+        self._values = dict(INITIAL_VALUES)
+
+    def __getitem__(self, identifier: int) -> int:
+        return self._values[identifier]
+
+    def update(self, settings: tuple[tuple[int, int], ...]) -> dict[int, int]:
+        """Take one SETTINGS frame; return the known settings that changed, with their values.
+
+        Raises PeerError at the first value out of bounds; the connection is over then.
+        """
+        before = dict(self._values)
+        # RFC 9113 §6.5.3 [settings-in-order]
+        for identifier, value in settings:
+            check_setting(identifier, value, self._from_server)
+            # RFC 9113 §6.5.2 [unknown-setting]
+            if identifier in INITIAL_VALUES:
+                self._values[identifier] = value
+        return {key: value for key, value in self._values.items() if before[key] != value}
+
+
+class LocalSettings:
+    """What we ask of the peer: in force once acknowledged, oldest SETTINGS first."""
+
+    __slots__ = ("_unacked", "_values")
+
+    def __init__(self) -> None:
+        self._values = dict(INITIAL_VALUES)
+        self._unacked: list[tuple[tuple[int, int], ...]] = []
+
+    def __getitem__(self, identifier: int) -> int:
+        """The value the peer has acknowledged."""
+        return self._values[identifier]
+
+    @property
+    def unacked(self) -> int:
+        """SETTINGS frames sent and not yet acknowledged."""
+        return len(self._unacked)
+
+    def sent(self, settings: tuple[tuple[int, int], ...]) -> None:
+        """Remember one SETTINGS frame until its ack.
+
+        Raises UsageError for a value the RFC forbids, or when SETTINGS_UNACKED_MAX wait.
+        """
+        if len(self._unacked) >= SETTINGS_UNACKED_MAX:
+            raise UsageError(f"{SETTINGS_UNACKED_MAX} SETTINGS frames await their ack")
+        for identifier, value in settings:
+            try:
+                check_setting(identifier, value, from_server=False)
+            except PeerError as error:
+                raise UsageError(f"{error.message} is out of bounds") from None
+        self._unacked.append(settings)
+
+    def acked(self) -> dict[int, int]:
+        """Put the oldest SETTINGS frame in force; return what changed, with the values before.
+
+        Raises PeerError when none awaits an ack.
+        """
+        # RFC 9113 §6.5.3 [settings-ack-order]
+        if not self._unacked:
+            raise PeerError(ErrorCode.PROTOCOL_ERROR, "SETTINGS ack without SETTINGS")
+        before = dict(self._values)
+        self._values.update(self._unacked.pop(0))
+        return {key: before[key] for key in before if before[key] != self._values[key]}
+
+    def largest(self, identifier: int) -> int:
+        """The largest value the peer may be using: the acknowledged one, or one on its way."""
+        sent = [value for frame in self._unacked for key, value in frame if key == identifier]
+        return max(self._values[identifier], *sent, 0)

@@ -1,0 +1,74 @@
+"""Flow-control windows: how many octets of DATA may still cross, each way.
+
+Plain counting; who sends WINDOW_UPDATE, and when, is connection.py's business.
+Grounds: RFC 9113 §5.2 and §6.9.
+"""
+
+from __future__ import annotations
+
+from .errors import ErrorCode, PeerError
+from .settings import MAX_WINDOW_SIZE
+
+
+class SendWindow:
+    """What the peer still takes from us.  `size` is negative after a lowered setting."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def take(self, octets: int) -> None:
+        """Count octets that leave; the caller has looked at `size`."""
+        self.size -= octets
+
+    def widen(self, increment: int, stream_id: int = 0) -> None:
+        """The peer's WINDOW_UPDATE, or a changed INITIAL_WINDOW_SIZE (may be negative).
+
+        Raises PeerError(FLOW_CONTROL_ERROR) past 2^31-1; the window is left as it was.
+        """
+        # RFC 9113 §6.9.1 [window-overflow]
+        if self.size + increment > MAX_WINDOW_SIZE:
+            raise PeerError(
+                ErrorCode.FLOW_CONTROL_ERROR,
+                f"window of stream {stream_id} over 2^31-1",
+                stream_id,
+            )
+        self.size += increment
+
+
+class ReceiveWindow:
+    """What the peer may still send us, and what we owe it in WINDOW_UPDATE.
+
+    size    octets the peer may still send
+    owed    octets consumed and not yet given back
+    limit   octets the window holds when nothing is outstanding
+    """
+
+    __slots__ = ("limit", "owed", "size")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.size = limit
+        self.owed = 0
+
+    def receive(self, octets: int, stream_id: int = 0) -> None:
+        """Count a flow-controlled payload.  Raises PeerError when the peer sent too much."""
+        # RFC 9113 §6.9.1 [window-exceeded]
+        if octets > self.size:
+            raise PeerError(
+                ErrorCode.FLOW_CONTROL_ERROR,
+                f"DATA of {octets} octets in a window of {self.size} on stream {stream_id}",
+                stream_id,
+            )
+        self.size -= octets
+
+    def consume(self, octets: int) -> int:
+        """Give octets back; the increment to announce now, 0 while it would be a small one."""
+        self.owed += octets
+        # RFC 9113 §6.9.1 [window-update-small]: half a window is worth a frame.
+        if self.owed * 2 < self.limit:
+            return 0
+        increment, self.owed = self.owed, 0
+        self.size += increment
+        return increment
