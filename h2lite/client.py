@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from typing_extensions import Self
+
     from .events import Fields
     from .origin import Origin
     from .stream import Stream
@@ -159,7 +161,7 @@ class Response:
         """Drop what has not been read; an unfinished stream is reset."""
         self._connection._abandon(self._call)
 
-    def __enter__(self) -> Response:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -179,7 +181,8 @@ class PooledConnection:
     protocol      "h2" over TLS, "h2c" in cleartext
     tls_version   "TLSv1.3" and the like, None in cleartext
 
-    Nobody answers the peer's PINGs while no call is under way.
+    Nobody answers the peer's PINGs while no call is under way: where it is left alone for long,
+    call `poll`.
     """
 
     def __init__(self, loop: Loop, origin: Origin, transport: Transport) -> None:
@@ -259,6 +262,16 @@ class PooledConnection:
             self._wait(call, lambda: bool(call.status or call.fault))
             return Response(self, call)
 
+    def poll(self, timeout: float) -> None:
+        """Serve the connection for `timeout` seconds: the peer's PINGs and SETTINGS are answered.
+
+        Raises ConnectionLost or RemoteProtocolError as soon as the connection has ended.
+        """
+        with self._lock:
+            self._check_alive()
+            self._drive(lambda: self._fault is not None, self._loop.clock() + timeout)
+            self._check_alive()
+
     def close(self) -> None:
         """Say GOAWAY and close; a second close does nothing."""
         with self._lock:
@@ -271,7 +284,7 @@ class PooledConnection:
                 self._link.end("closed here")
             self._loop.close()
 
-    def __enter__(self) -> PooledConnection:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -46,7 +46,10 @@ def _code_of_loss(fault: H2liteError) -> int:
 
 
 def _ping_all(
-    connection: PooledConnection, options: argparse.Namespace, tally: Tally, report: _TextReport | _JsonReport
+    connection: PooledConnection,
+    options: argparse.Namespace,
+    tally: Tally,
+    report: _TextReport | _JsonReport,
 ) -> None:
     due = time.monotonic()
     while options.count is None or tally.sent < options.count:
@@ -54,7 +57,7 @@ def _ping_all(
             due += options.interval
             # Behind schedule (an ack took longer than the interval): start afresh, no burst.
             due = max(due, time.monotonic())
-            time.sleep(due - time.monotonic())
+            connection.poll(due - time.monotonic())
         tally.sent += 1
         try:
             rtt = connection.ping(timeout=options.patience).rtt

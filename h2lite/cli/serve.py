@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 
@@ -22,7 +23,7 @@ TEXT = (("content-type", "text/plain; charset=utf-8"),)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C."""
+    """Serve until Ctrl-C or SIGTERM."""
     if (options.cert is None) != (options.key is None):
         raise UsageError("--cert and --key go together")
     if options.tls and options.cert:
@@ -34,11 +35,11 @@ def run(options: argparse.Namespace) -> int:
         if port is None:
             port = 8080 if context is None else 8443
         server = _listen(handler, options, port, context)
-        try:
-            print(f"serving {server.url} (Ctrl-C ends it){advice}", flush=True)
-            server.serve_forever()
-        except KeyboardInterrupt:
-            print("", file=sys.stderr)
+        # Both end the loop, not the process: what is open is told, and the folder is removed.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: server.stop())
+        print(f"serving {server.url} (Ctrl-C ends it){advice}", flush=True)
+        server.serve_forever()
     return DONE
 
 
