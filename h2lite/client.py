@@ -53,7 +53,7 @@ REQUEST_TIMEOUT_S = 30.0
 class PingResult(Value):
     """rtt: seconds there and back; queued_for: seconds before the PING could leave."""
 
-    __slots__ = ("queued_for", "rtt")
+    __slots__ = ("rtt", "queued_for")
 
     def __init__(self, rtt: float, queued_for: float) -> None:
         self.rtt = rtt
@@ -104,7 +104,7 @@ class Headers:
 class _Call:
     """One request under way: what came for it, and how it ended."""
 
-    __slots__ = ("chunks", "deadline", "ended", "fault", "fields", "status", "stream", "trailers")
+    __slots__ = ("stream", "deadline", "status", "fields", "chunks", "trailers", "ended", "fault")
 
     def __init__(self, stream: Stream, deadline: float | None) -> None:
         self.stream = stream

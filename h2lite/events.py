@@ -42,7 +42,7 @@ class SettingsAcked(Event):
 class RequestReceived(Event):
     """A client opened a stream (server role).  end_stream: no content follows."""
 
-    __slots__ = ("end_stream", "fields", "stream_id")
+    __slots__ = ("stream_id", "fields", "end_stream")
 
     def __init__(self, stream_id: int, fields: Fields, end_stream: bool) -> None:
         self.stream_id = stream_id
@@ -53,7 +53,7 @@ class RequestReceived(Event):
 class InformationalReceived(Event):
     """An interim 1xx response; the final one is still to come (client role)."""
 
-    __slots__ = ("fields", "status", "stream_id")
+    __slots__ = ("stream_id", "status", "fields")
 
     def __init__(self, stream_id: int, status: int, fields: Fields) -> None:
         self.stream_id = stream_id
@@ -64,7 +64,7 @@ class InformationalReceived(Event):
 class ResponseReceived(Event):
     """The final response's header section (client role).  end_stream: no content follows."""
 
-    __slots__ = ("end_stream", "fields", "status", "stream_id")
+    __slots__ = ("stream_id", "status", "fields", "end_stream")
 
     def __init__(self, stream_id: int, status: int, fields: Fields, end_stream: bool) -> None:
         self.stream_id = stream_id
@@ -76,7 +76,7 @@ class ResponseReceived(Event):
 class DataReceived(Event):
     """Content.  Call `Connection.data_consumed(stream_id, len(data))` once it is used up."""
 
-    __slots__ = ("data", "end_stream", "stream_id")
+    __slots__ = ("stream_id", "data", "end_stream")
 
     def __init__(self, stream_id: int, data: Octets, end_stream: bool) -> None:
         self.stream_id = stream_id
@@ -87,7 +87,7 @@ class DataReceived(Event):
 class TrailersReceived(Event):
     """The trailer section; the stream's content is complete."""
 
-    __slots__ = ("fields", "stream_id")
+    __slots__ = ("stream_id", "fields")
 
     def __init__(self, stream_id: int, fields: Fields) -> None:
         self.stream_id = stream_id
@@ -101,7 +101,7 @@ class StreamReset(Event):
     by_peer      False: we reset it, because the peer broke a rule on it
     """
 
-    __slots__ = ("by_peer", "error_code", "reason", "stream_id")
+    __slots__ = ("stream_id", "error_code", "by_peer", "reason")
 
     def __init__(self, stream_id: int, error_code: int, by_peer: bool, reason: str = "") -> None:
         self.stream_id = stream_id
@@ -126,7 +126,7 @@ class PingAcked(Event):
     queued_s   seconds it waited here before that
     """
 
-    __slots__ = ("opaque_data", "queued_s", "rtt_s")
+    __slots__ = ("opaque_data", "rtt_s", "queued_s")
 
     def __init__(self, opaque_data: bytes, rtt_s: float, queued_s: float) -> None:
         self.opaque_data = opaque_data
@@ -146,7 +146,7 @@ class UnknownPingAcked(Event):
 class GoAwayReceived(Event):
     """The peer takes no new streams; those up to `last_stream_id` may still be answered."""
 
-    __slots__ = ("debug_data", "error_code", "last_stream_id")
+    __slots__ = ("last_stream_id", "error_code", "debug_data")
 
     def __init__(self, last_stream_id: int, error_code: int, debug_data: bytes) -> None:
         self.last_stream_id = last_stream_id

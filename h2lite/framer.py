@@ -38,15 +38,15 @@ class Framer:
     """
 
     __slots__ = (
-        "_at",
+        "max_frame_size",
+        "_preface",
+        "_first",
         "_block_stream_id",
         "_data",
-        "_first",
+        "_at",
         "_held",
         "_held_octets",
         "_needed",
-        "_preface",
-        "max_frame_size",
     )
 
     def __init__(

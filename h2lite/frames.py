@@ -148,7 +148,7 @@ class DataFrame(Frame):
     pad_length   octets of padding, 0 to 255; None: not padded (0 costs one octet more)
     """
 
-    __slots__ = ("data", "end_stream", "pad_length", "stream_id")
+    __slots__ = ("stream_id", "data", "end_stream", "pad_length")
     TYPE = 0x0
     NAME = "DATA"
 
@@ -241,14 +241,7 @@ class HeadersFrame(Frame):
     pad_length    as in DATA
     """
 
-    __slots__ = (
-        "end_headers",
-        "end_stream",
-        "field_block",
-        "pad_length",
-        "priority",
-        "stream_id",
-    )
+    __slots__ = ("stream_id", "field_block", "end_stream", "end_headers", "priority", "pad_length")
     TYPE = 0x1
     NAME = "HEADERS"
 
@@ -330,7 +323,7 @@ class PriorityFrame(Frame):
     priority    the signal
     """
 
-    __slots__ = ("priority", "stream_id")
+    __slots__ = ("stream_id", "priority")
     TYPE = 0x2
     NAME = "PRIORITY"
 
@@ -365,7 +358,7 @@ class RstStreamFrame(Frame):
         +---------------------------------------------------------------+
     """
 
-    __slots__ = ("error_code", "stream_id")
+    __slots__ = ("stream_id", "error_code")
     TYPE = 0x3
     NAME = "RST_STREAM"
 
@@ -404,7 +397,7 @@ class SettingsFrame(Frame):
     ack        True: "your SETTINGS are applied", and no settings of its own
     """
 
-    __slots__ = ("ack", "settings")
+    __slots__ = ("settings", "ack")
     TYPE = 0x4
     NAME = "SETTINGS"
     stream_id = 0
@@ -457,7 +450,7 @@ class PushPromiseFrame(Frame):
         +---------------------------------------------------------------+
     """
 
-    __slots__ = ("end_headers", "field_block", "pad_length", "promised_stream_id", "stream_id")
+    __slots__ = ("stream_id", "promised_stream_id", "field_block", "end_headers", "pad_length")
     TYPE = 0x5
     NAME = "PUSH_PROMISE"
 
@@ -517,7 +510,7 @@ class PingFrame(Frame):
     ack           True in the answer, False in the question
     """
 
-    __slots__ = ("ack", "opaque_data")
+    __slots__ = ("opaque_data", "ack")
     TYPE = 0x6
     NAME = "PING"
     stream_id = 0
@@ -555,7 +548,7 @@ class GoAwayFrame(Frame):
         +---------------------------------------------------------------+
     """
 
-    __slots__ = ("debug_data", "error_code", "last_stream_id")
+    __slots__ = ("last_stream_id", "error_code", "debug_data")
     TYPE = 0x7
     NAME = "GOAWAY"
     stream_id = 0
@@ -638,7 +631,7 @@ class ContinuationFrame(Frame):
         +---------------------------------------------------------------+
     """
 
-    __slots__ = ("end_headers", "field_block", "stream_id")
+    __slots__ = ("stream_id", "field_block", "end_headers")
     TYPE = 0x9
     NAME = "CONTINUATION"
 
@@ -666,7 +659,7 @@ class UnknownFrame(Frame):
     type, flags, payload   as received
     """
 
-    __slots__ = ("flags", "payload", "stream_id", "type")
+    __slots__ = ("type", "flags", "stream_id", "payload")
     NAME = "UNKNOWN"
 
     def __init__(self, type_: int, flags: int, stream_id: int, payload: Octets) -> None:

@@ -184,7 +184,7 @@ class Loop:
 class Link(Source):
     """A transport and the Connection on it: the octets' way in and out."""
 
-    __slots__ = ("_blocked", "_finishing", "_muted", "connection", "ended", "loop", "transport")
+    __slots__ = ("loop", "transport", "connection", "ended", "_blocked", "_muted", "_finishing")
 
     def __init__(self, loop: Loop, transport: Transport, connection: Connection) -> None:
         self.loop = loop

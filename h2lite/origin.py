@@ -21,7 +21,7 @@ class Origin(Value):
     port     1 to 65535
     """
 
-    __slots__ = ("host", "port", "scheme")
+    __slots__ = ("scheme", "host", "port")
 
     def __init__(self, scheme: str, host: str, port: int) -> None:
         self.scheme = scheme

@@ -45,7 +45,7 @@ class Request(Value):
     address                           the client's address and port as text
     """
 
-    __slots__ = ("address", "authority", "body", "headers", "method", "path", "scheme")
+    __slots__ = ("method", "scheme", "authority", "path", "headers", "body", "address")
 
     def __init__(self, fields: Fields, body: bytes, address: str) -> None:
         pseudo = dict(field for field in fields if field[0].startswith(b":"))
@@ -69,7 +69,7 @@ class Reply(Value):
     headers   (name, value) pairs of text; content-length is added for octets
     """
 
-    __slots__ = ("body", "headers", "status")
+    __slots__ = ("status", "body", "headers")
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Reply(Value):
 
 
 class _Accepted(Value):
-    __slots__ = ("address", "sock")
+    __slots__ = ("sock", "address")
 
     def __init__(self, sock: socket.socket, address: Address) -> None:
         self.sock = sock
@@ -165,7 +165,7 @@ class _Handshake(Source):
 class _Exchange:
     """One request and the reply to it."""
 
-    __slots__ = ("body", "chunks", "fields", "octets", "stream")
+    __slots__ = ("stream", "fields", "chunks", "octets", "body")
 
     def __init__(self, stream: Stream, fields: Fields) -> None:
         self.stream = stream

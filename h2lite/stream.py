@@ -72,16 +72,16 @@ class Stream:
     """
 
     __slots__ = (
-        "end_queued",
-        "final_received",
+        "stream_id",
+        "state",
+        "send_window",
+        "receive_window",
         "outgoing",
         "queued_octets",
-        "receive_window",
-        "scheduled",
-        "send_window",
-        "state",
-        "stream_id",
+        "end_queued",
         "trailers",
+        "final_received",
+        "scheduled",
     )
 
     def __init__(self, stream_id: int, send_window: int, receive_window: int) -> None:

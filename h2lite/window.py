@@ -45,7 +45,7 @@ class ReceiveWindow:
     limit   octets the window holds when nothing is outstanding
     """
 
-    __slots__ = ("limit", "owed", "size")
+    __slots__ = ("limit", "size", "owed")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
