@@ -228,7 +228,7 @@ class PooledConnection:
             if result is not None:
                 return result
             if not answered:
-                raise PingTimeout(f"{self} did not answer a PING within {timeout:g} s")
+                raise PingTimeout(f"{self} did not answer a PING within {timeout:.3g} s")
             raise self._lost()
 
     def request(
@@ -528,7 +528,7 @@ def _reach(loop: Loop, origin: Origin, dial: Dial, deadline: float, timeout: flo
         late = False
         while not events:
             if late:
-                raise ConnectTimeout(f"{origin} not reached in {timeout:g} s, {dial.stage}")
+                raise ConnectTimeout(f"{origin} not reached in {timeout:.3g} s, {dial.stage}")
             late = loop.clock() >= deadline
             events = [event for _, event in loop.turn(deadline)]
         outcome = events[0]
@@ -550,7 +550,7 @@ def _await_settings(connection: PooledConnection, deadline: float, timeout: floa
     if core.settings_received:
         return
     if not in_time:
-        raise ConnectTimeout(f"{connection} sent no HTTP/2 SETTINGS within {timeout:g} s")
+        raise ConnectTimeout(f"{connection} sent no HTTP/2 SETTINGS within {timeout:.3g} s")
     fault = connection._fault
     raise TLSError(f"no HTTP/2 there: {fault}") from fault
 

@@ -156,7 +156,7 @@ class Connection:
         self._control: list[bytes] = []
         self._answers = 0  # of the queued frames, those the peer provoked
         self._sections: deque[tuple[Stream, Fields | None, bool]] = deque()
-        self._openers: deque[tuple[Stream, Fields, bool]] = deque()
+        self._openers: deque[tuple[Stream, Fields]] = deque()
         self._round: deque[Stream] = deque()
         self._lengths: list[int] = []  # of the units in what data_to_send returned last
         self._urgent_sent = (0, 0)  # which of those units were urgent: from, to
@@ -255,7 +255,7 @@ class Connection:
             self.local_settings.largest(SettingId.INITIAL_WINDOW_SIZE),
         )
         stream.end_queued = end_stream
-        self._openers.append((stream, fields, end_stream))
+        self._openers.append((stream, fields))
         return stream
 
     def send_response(self, stream: Stream, fields: Fields, end_stream: bool = False) -> None:
@@ -276,19 +276,21 @@ class Connection:
         Raises UsageError when the stream's end was queued before, or it was reset.
         """
         stream.queue(data, end_stream)
-        if stream.outgoing:
-            self._schedule(stream)
-        elif end_stream:
-            self._sections.append((stream, None, True))
+        self._queue_end_or_data(stream)
 
     def send_trailers(self, stream: Stream, fields: Fields) -> None:
         """Queue the trailer section that ends the stream, behind its content."""
         _refuse(trailers_fault(fields))
         stream.queue(b"", True)
+        stream.trailers = fields
+        self._queue_end_or_data(stream)
+
+    def _queue_end_or_data(self, stream: Stream) -> None:
+        """After `Stream.queue`: what is to leave next on a stream, once its HEADERS have left."""
         if stream.outgoing:
-            stream.trailers = fields
-        else:
-            self._sections.append((stream, fields, True))
+            self._schedule(stream)
+        elif stream.end_queued and stream.state != IDLE:
+            self._sections.append((stream, None, True))
 
     def reset_stream(self, stream: Stream, error_code: int = ErrorCode.CANCEL) -> None:
         """End a stream at once; what it had queued is dropped.  A closed stream stays closed.
@@ -435,18 +437,27 @@ class Connection:
             if stream.state != CLOSED:
                 room -= self._frame_section(parts, stream, fields, end_stream)
         while self._openers and room > 0:
-            stream, fields, end_stream = self._openers[0]
+            stream, opening_fields = self._openers[0]
             if stream.state == CLOSED:  # withdrawn
                 self._openers.popleft()
                 continue
             if not self._may_open():
                 break
             self._openers.popleft()
-            stream.stream_id = self._next_stream_id
-            self._next_stream_id += 2
-            self.streams[stream.stream_id] = stream
-            room -= self._frame_section(parts, stream, fields, end_stream)
+            room -= self._open(parts, stream, opening_fields)
         return room
+
+    def _open(self, parts: list[Octets], stream: Stream, fields: Fields) -> int:
+        """Take the next stream identifier for a request and frame its header section."""
+        stream.stream_id = self._next_stream_id
+        self._next_stream_id += 2
+        self.streams[stream.stream_id] = stream
+        # Content that was announced may have turned out to be none by now.
+        ended = stream.end_queued and not stream.outgoing
+        octets = self._frame_section(parts, stream, fields, ended and stream.trailers is None)
+        if ended and stream.trailers is not None:
+            octets += self._frame_end(parts, stream)
+        return octets
 
     def _may_open(self) -> bool:
         # RFC 9113 §5.1.2 [concurrency-kept]
@@ -456,18 +467,30 @@ class Connection:
     def _frame_section(
         self, parts: list[Octets], stream: Stream, fields: Fields | None, end_stream: bool
     ) -> int:
-        """Frame one field section, or an empty DATA where `fields` is None; return its octets."""
+        """Frame one header section; `fields` None: end the stream.  Returns the octets."""
         if fields is None:
-            unit = DataFrame(stream.stream_id, b"", True).encode()
-        else:
-            stream.send(SEND_HEADERS)
-            unit = self._encode_section(stream.stream_id, fields, end_stream)
-        parts.append(unit)
-        self._lengths.append(len(unit))
+            return self._frame_end(parts, stream)
+        stream.send(SEND_HEADERS)
+        octets = self._add_unit(parts, self._encode_section(stream.stream_id, fields, end_stream))
         if end_stream:
             self._end_stream(stream)
         elif stream.outgoing:
             self._schedule(stream)
+        return octets
+
+    def _frame_end(self, parts: list[Octets], stream: Stream) -> int:
+        """Frame the trailer section, or an empty DATA with END_STREAM; return the octets."""
+        trailers, stream.trailers = stream.trailers, None
+        if trailers is None:
+            unit = DataFrame(stream.stream_id, b"", True).encode()
+        else:
+            unit = self._encode_section(stream.stream_id, trailers, True)
+        self._end_stream(stream)
+        return self._add_unit(parts, unit)
+
+    def _add_unit(self, parts: list[Octets], unit: bytes) -> int:
+        parts.append(unit)
+        self._lengths.append(len(unit))
         return len(unit)
 
     def _encode_section(self, stream_id: int, fields: Fields, end_stream: bool) -> bytes:
@@ -527,8 +550,7 @@ class Connection:
         if end_stream:
             self._end_stream(stream)
         elif last:
-            trailers, stream.trailers = stream.trailers, None
-            octets += self._frame_section(parts, stream, trailers, True)
+            octets += self._frame_end(parts, stream)
         return FRAME_HEADER_SIZE + octets
 
     def _schedule(self, stream: Stream) -> None:

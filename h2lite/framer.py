@@ -149,7 +149,9 @@ class Framer:
             return
         if data.startswith(b"HTTP/"):
             raise PeerError(ErrorCode.PROTOCOL_ERROR, "the peer speaks HTTP/1.1, not HTTP/2")
-        raise PeerError(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+        raise PeerError(
+            ErrorCode.PROTOCOL_ERROR, f"the peer begins with {data[:9]!r}, not with SETTINGS"
+        )
 
     def _check_order(self, type_: int, stream_id: int) -> None:
         """A field block is contiguous: HEADERS or PUSH_PROMISE, then only its CONTINUATIONs."""
