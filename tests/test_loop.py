@@ -1,0 +1,481 @@
+"""The loop under a virtual clock, and a Link over a socketpair; nothing here waits for time."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from h2lite.connection import Connection
+from h2lite.events import ConnectionEnded, DataReceived, PingReceived, SettingsReceived
+from h2lite.framer import Framer
+from h2lite.frames import DataFrame, GoAwayFrame, PingFrame
+from h2lite.loop import LINGER_S, READ, WRITE, Link, Loop, Source
+from h2lite.transport import Transport, prepare
+from h2lite.value import Value
+
+from .running import Clock, tcp_pair
+
+
+class Happened(Value):
+    """What a Recorder reports: which method the loop called, and with what."""
+
+    __slots__ = ("how", "value")
+
+    def __init__(self, how: str, value: float) -> None:
+        self.how = how
+        self.value = value
+
+
+class Recorder(Source):
+    def __init__(self) -> None:
+        self.flushed: list[float] = []
+
+    def ready(self, mask: int, now: float) -> list[Value]:
+        return [Happened("ready", mask)]
+
+    def flush(self, now: float) -> None:
+        self.flushed.append(now)
+
+    def handle_deadline(self, now: float) -> list[Value]:
+        return [Happened("deadline", now)]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def loop(clock: Clock) -> Iterator[Loop]:
+    loop = Loop(clock)
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    left, right = socket.socketpair()
+    for end in (left, right):
+        end.setblocking(False)
+    with left, right:
+        yield left, right
+
+
+# -- watching ----------------------------------------------------------------------------------
+
+
+def test_a_readable_descriptor_is_reported_with_its_source(loop, clock, ends):
+    source = Recorder()
+    loop.watch(source, ends[0].fileno(), READ)
+
+    assert loop.turn(clock.now) == []
+    ends[1].send(b"x")
+    assert loop.turn(None) == [(source, Happened("ready", READ))]
+
+
+def test_what_is_watched_can_change(loop, clock, ends):
+    source = Recorder()
+    loop.watch(source, ends[0].fileno(), READ)
+    loop.watch(source, ends[0].fileno(), READ)
+    loop.watch(source, ends[0].fileno(), READ | WRITE)
+
+    assert loop.turn(None) == [(source, Happened("ready", WRITE))]
+    loop.watch(source, ends[0].fileno(), 0)
+    loop.watch(source, ends[0].fileno(), 0)
+    assert loop.turn(clock.now) == []
+
+
+def test_a_forgotten_source_is_never_called(loop, clock, ends):
+    source = Recorder()
+    loop.watch(source, ends[0].fileno(), READ)
+    loop.touch(source)
+    loop.set_deadline(source, clock.now)
+    ends[1].send(b"x")
+
+    loop.forget(source, ends[0].fileno())
+
+    loop.flush()
+    assert (loop.turn(clock.now), source.flushed, loop.next_deadline()) == ([], [], None)
+
+
+# -- deadlines ---------------------------------------------------------------------------------
+
+
+def test_deadlines_pass_in_their_order_and_once(loop, clock):
+    late, early, middle, future = (Recorder() for _ in range(4))
+    for source, seconds in ((late, 3.0), (early, 1.0), (middle, 2.0), (future, 4.0)):
+        loop.set_deadline(source, clock.now + seconds)
+    assert loop.next_deadline() == clock.now + 1.0
+
+    clock.now += 3.0
+
+    passed = Happened("deadline", clock.now)
+    assert loop.turn(clock.now) == [(early, passed), (middle, passed), (late, passed)]
+    assert loop.turn(clock.now) == []
+    assert loop.next_deadline() == clock.now + 1.0
+
+
+def test_equal_deadlines_pass_in_the_order_they_were_set(loop, clock):
+    sources = [Recorder() for _ in range(3)]
+    for source in sources:
+        loop.set_deadline(source, clock.now)
+
+    assert [source for source, _ in loop.turn(clock.now)] == sources
+
+
+def test_a_moved_deadline_counts_only_where_it_was_moved_to(loop, clock):
+    source = Recorder()
+    loop.set_deadline(source, clock.now + 1.0)
+    loop.set_deadline(source, clock.now + 9.0)
+    assert loop.next_deadline() == clock.now + 9.0
+
+    clock.now += 5.0
+    assert loop.turn(clock.now) == []
+    clock.now += 4.0
+    assert loop.turn(clock.now) == [(source, Happened("deadline", clock.now))]
+
+
+def test_a_cancelled_deadline_never_passes(loop, clock):
+    source = Recorder()
+    loop.set_deadline(source, clock.now)
+    loop.set_deadline(source, None)
+    loop.set_deadline(source, None)
+
+    assert (loop.next_deadline(), loop.turn(clock.now)) == (None, [])
+
+
+def test_a_deadline_is_judged_after_reading(loop, clock, ends):
+    class Relieved(Recorder):
+        def ready(self, mask: int, now: float) -> list[Value]:
+            loop.set_deadline(self, None)
+            return super().ready(mask, now)
+
+    source = Relieved()
+    loop.watch(source, ends[0].fileno(), READ)
+    loop.set_deadline(source, clock.now)
+    ends[1].send(b"x")
+
+    assert loop.turn(None) == [(source, Happened("ready", READ))]
+    assert loop.next_deadline() is None
+
+
+def test_a_deadline_that_passed_during_the_wait_is_judged_one_turn_later(ends):
+    """A process that was stopped in select reads all that came before it judges anybody."""
+    instants = iter([0.0, 60.0, 60.0, 60.0])
+    loop = Loop(lambda: next(instants))
+    source = Recorder()
+    loop.watch(source, ends[0].fileno(), READ)
+    loop.set_deadline(source, 30.0)
+    ends[1].send(b"x")
+
+    assert loop.turn(None) == [(source, Happened("ready", READ))]
+    expected = [(source, Happened("ready", READ)), (source, Happened("deadline", 60.0))]
+    assert loop.turn(None) == expected
+    loop.close()
+
+
+# -- waking and flushing -----------------------------------------------------------------------
+
+
+def test_a_wake_before_the_wait_is_not_lost(loop):
+    loop.open_waker()
+    loop.open_waker()
+    loop.wake()
+
+    assert loop.turn(None) == []
+
+
+def test_a_wake_ends_the_wait_of_another_thread(loop):
+    loop.open_waker()
+    turns: list[list[tuple[Source, Value]]] = []
+    thread = threading.Thread(target=lambda: turns.append(loop.turn(None)))
+    thread.start()
+
+    loop.wake()
+
+    thread.join(10)
+    assert (thread.is_alive(), turns) == (False, [[]])
+
+
+def test_more_wakes_than_a_socket_holds_are_no_error(loop):
+    loop.open_waker()
+    for _ in range(5000):
+        loop.wake()
+
+    assert loop.turn(None) == []
+
+
+def test_a_wake_without_a_waker_does_nothing(loop, clock):
+    loop.wake()
+
+    assert loop.turn(clock.now) == []
+
+
+def test_touched_sources_are_flushed_once_and_in_order(loop, clock):
+    order: list[Source] = []
+
+    class Ordered(Recorder):
+        def flush(self, now: float) -> None:
+            order.append(self)
+
+    first, second = Ordered(), Ordered()
+    for source in (first, second, first):
+        loop.touch(source)
+
+    loop.flush()
+    loop.flush()
+
+    assert order == [first, second]
+
+
+def test_nobody_waits_while_a_source_has_more_to_send(loop, clock):
+    class Eager(Recorder):
+        def flush(self, now: float) -> None:
+            super().flush(now)
+            if len(self.flushed) < 2:
+                loop.touch(self)
+
+    source = Eager()
+    loop.touch(source)
+    loop.flush()
+
+    assert loop.turn(None) == []  # would wait for ever otherwise
+    loop.flush()
+    assert source.flushed == [clock.now, clock.now]
+
+
+# -- a link ------------------------------------------------------------------------------------
+
+
+class Ends:
+    """A client's Link, and the raw socket at its other end with a server's core."""
+
+    def __init__(self, loop: Loop, left: socket.socket, right: socket.socket) -> None:
+        prepare(left)
+        right.setblocking(False)
+        self.loop = loop
+        self.right = right
+        self.server = Connection(client=False)
+        self.client = Connection(client=True)
+        self.link = Link(loop, Transport(left, ("left", 1)), self.client)
+
+    def turn(self) -> list[Value]:
+        """One turn that does not wait."""
+        now = self.loop.clock()
+        return [event for _, event in self.loop.turn(now)]
+
+    def taken(self) -> bytes:
+        """What has arrived at the other end."""
+        octets = b""
+        while True:
+            try:
+                piece = self.right.recv(65536)
+            except BlockingIOError:
+                return octets
+            if not piece:
+                return octets
+            octets += piece
+
+    def exchange(self) -> list[Value]:
+        """Let both ends talk until neither has anything to say; what the server saw."""
+        seen: list[Value] = []
+        while True:
+            self.loop.flush()
+            octets = self.taken()
+            seen += self.server.receive_data(octets, 0.0)
+            answer = self.server.data_to_send(0.0)
+            self.right.sendall(answer)
+            self.turn()
+            if not octets and not answer:
+                return seen
+
+
+@pytest.fixture
+def link_ends(loop, ends) -> Iterator[Ends]:
+    pair = Ends(loop, *ends)
+    yield pair
+    pair.link.end("the test is over")
+
+
+REQUEST = [(b":method", b"PUT"), (b":scheme", b"http"), (b":path", b"/")]
+CONTENT = bytes(range(256)) * 1024
+PROLOGUE = Connection(client=False).data_to_send(0.0)  # a framer wants SETTINGS first
+
+
+class Narrow(Transport):
+    """A socket that takes a few octets at a time and then asks to wait."""
+
+    width = 1
+
+    def send(self, data: bytes) -> int:
+        return super().send(data[: self.width])
+
+
+@pytest.mark.parametrize("width", [1, 2, 8, 9, 10, 17, 24, 25, 60, 100, 1000])
+def test_octets_arrive_unchanged_however_little_the_socket_takes(loop, ends, width):
+    """Cut at every place: the preface, a frame header, a payload."""
+
+    def speak(connection: Connection) -> None:
+        stream = connection.send_request(REQUEST, end_stream=False)
+        connection.send_data(stream, CONTENT[:500], end_stream=True)
+        connection.ping(b"12345678", 0.0)
+
+    twin = Connection(client=True)
+    speak(twin)
+    pair = Ends(loop, *ends)
+    transport = Narrow(ends[0], ("left", 1))
+    transport.width = width
+    pair.link.transport = transport
+    speak(pair.client)
+
+    arrived = b""
+    for _ in range(2000):
+        loop.flush()
+        arrived += pair.taken()
+        pair.turn()
+
+    assert arrived == twin.data_to_send(0.0)
+    pair.link.end("the test is over")
+
+
+def test_a_megabyte_passes_through_a_small_socket_buffer(loop, ends):
+    ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    pair = Ends(loop, *ends)
+    pair.exchange()
+    stream = pair.client.send_request(REQUEST, end_stream=False)
+    pair.client.send_data(stream, CONTENT * 4, end_stream=True)
+    loop.touch(pair.link)
+
+    content = b""
+    while stream.queued_octets or not content:
+        for event in pair.exchange():
+            if isinstance(event, DataReceived):
+                content += event.data
+                pair.server.data_consumed(event.stream_id, len(event.data))
+
+    assert content == CONTENT * 4
+    pair.link.end("the test is over")
+
+
+def test_a_ping_is_let_in_before_the_data_that_a_full_socket_refused(loop, ends):
+    ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    pair = Ends(loop, *ends)
+    pair.exchange()
+    stream = pair.client.send_request(REQUEST, end_stream=False)
+    pair.client.send_data(stream, CONTENT, end_stream=True)
+    loop.touch(pair.link)
+    loop.flush()
+    arrived = pair.taken()  # the socket is full: what is on its way is here
+
+    pair.client.ping(b"12345678", 0.0)
+    loop.touch(pair.link)
+    for _ in range(1000):
+        loop.flush()
+        arrived += pair.taken()
+        pair.turn()
+
+    framer = Framer(max_frame_size=2**20)
+    framer.feed(PROLOGUE + arrived)
+    kinds = [type(frame) for frame in iter(framer.next_frame, None)]
+    after = kinds[kinds.index(PingFrame) + 1 :]
+    # One whole frame was on its way at most; three of those offered with it come later.
+    assert kinds.index(DataFrame) < kinds.index(PingFrame)
+    assert after.count(DataFrame) >= 2
+    pair.link.end("the test is over")
+
+
+def test_the_peers_end_is_reported_once_and_closes_the_socket(link_ends, ends):
+    link_ends.exchange()
+    ends[1].close()
+
+    assert link_ends.turn() == [ConnectionEnded("eof")]
+    assert (link_ends.link.ended, link_ends.client.closed, ends[0].fileno()) == (True, True, -1)
+    link_ends.loop.flush()
+    assert link_ends.turn() == []
+    assert link_ends.link.end("again") == []
+
+
+def test_a_reset_is_reported_with_the_systems_words(loop):
+    left, right = tcp_pair()
+    pair = Ends(loop, left, right)
+    right.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    right.close()
+
+    events = [event for _, event in loop.turn(None)]
+
+    assert events == [ConnectionEnded("Connection reset by peer")]
+    assert (pair.link.ended, left.fileno()) == (True, -1)
+
+
+def test_a_link_that_can_send_no_more_still_reads_what_the_peer_said(link_ends, ends):
+    link_ends.server.ping(b"goodbye.", 0.0)
+    ends[1].sendall(link_ends.server.data_to_send(0.0))
+    ends[1].shutdown(socket.SHUT_RD)
+
+    link_ends.loop.flush()  # the send fails; nothing is raised, nothing is reported
+    events = link_ends.turn()
+
+    kinds = [type(event) for event in events]
+    assert SettingsReceived in kinds
+    assert events[-1] == PingReceived(b"goodbye.")
+    assert not link_ends.link.ended
+    link_ends.loop.flush()
+    ends[1].close()
+    assert link_ends.turn() == [ConnectionEnded("eof")]
+
+
+def test_a_finished_link_sends_its_goaway_then_its_end(link_ends, ends):
+    link_ends.exchange()
+    link_ends.client.goaway()
+    link_ends.link.finish()
+    link_ends.link.finish()
+    link_ends.loop.flush()
+
+    assert ends[1].recv(65536) == GoAwayFrame(0, 0, b"").encode()
+    assert ends[1].recv(65536) == b""
+    assert not link_ends.link.ended
+    ends[1].close()
+    assert link_ends.turn() == [ConnectionEnded("eof")]
+
+
+def test_a_finished_link_waits_for_a_peer_that_stays_no_longer_than_it_lingers(
+    link_ends, ends, clock
+):
+    link_ends.exchange()
+    link_ends.client.goaway()
+    link_ends.link.finish()
+    link_ends.loop.flush()
+
+    clock.now += LINGER_S - 0.001
+    assert link_ends.turn() == []
+    clock.now += 0.002
+    assert link_ends.turn() == [ConnectionEnded("closed here")]
+    assert ends[0].fileno() == -1
+
+
+def test_a_finished_link_with_a_full_socket_sends_everything_before_its_end(loop, ends):
+    ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    pair = Ends(loop, *ends)
+    pair.exchange()
+    stream = pair.client.send_request(REQUEST, end_stream=False)
+    pair.client.send_data(stream, CONTENT[:60000], end_stream=True)
+    pair.client.goaway()
+    pair.link.finish()
+
+    arrived = b""
+    for _ in range(1000):
+        loop.flush()
+        arrived += pair.taken()
+        pair.turn()
+
+    framer = Framer(max_frame_size=2**20)
+    framer.feed(PROLOGUE + arrived)
+    frames = list(iter(framer.next_frame, None))
+    assert b"".join(f.data for f in frames if isinstance(f, DataFrame)) == CONTENT[:60000]
+    assert frames[1] == GoAwayFrame(0, 0, b"")
+    assert ends[1].recv(1) == b""
+    pair.link.end("the test is over")

@@ -1,0 +1,159 @@
+"""TLS on a socket that is nearly always full: no octet is lost, doubled or put out of order."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from h2lite import transport as transport_module
+from h2lite.certs import make_certificate
+from h2lite.connection import Connection
+from h2lite.events import ConnectionEnded
+from h2lite.framer import CLIENT_PREFACE
+from h2lite.loop import Link, Loop
+from h2lite.transport import TLSTransport, client_context, prepare, server_context
+
+from .running import Clock
+
+TINY_OCTETS = 2048  # the kernel makes a little more of it, still less than one record
+OCTETS = random.Random(7).randbytes(400_000)
+
+Pair = tuple[TLSTransport, TLSTransport]
+
+
+@pytest.fixture(scope="module")
+def contexts(tmp_path_factory: pytest.TempPathFactory):
+    files = make_certificate(str(tmp_path_factory.mktemp("certificate")))
+    return client_context(cafile=files.cafile), server_context(files.certfile, files.keyfile)
+
+
+@pytest.fixture
+def pair(contexts) -> Iterator[Pair]:
+    """A client's and a server's transport, the handshake done."""
+    ends = socket.socketpair()
+    for end in ends:
+        prepare(end)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, TINY_OCTETS)
+    client = TLSTransport(ends[0], ("server", 1), contexts[0], "localhost")
+    server = TLSTransport(ends[1], ("client", 1), contexts[1])
+    while client.handshake() or server.handshake():
+        pass
+    while server.handshake():
+        client.recv()
+    yield client, server
+    client.close()
+    server.close()
+
+
+def drain(transport: TLSTransport) -> bytes:
+    octets = b""
+    while data := transport.recv():
+        octets += data
+    return octets
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_committed_octets_arrive_once_and_in_order_whatever_is_offered_next(pair, seed):
+    """As the loop does it: push first, then other octets, in cuts of any size."""
+    client, server = pair
+    chance = random.Random(seed)
+    sent, arrived, commitments = 0, b"", 0
+    while len(arrived) < len(OCTETS):
+        if not client.committed or client.push():
+            sent += client.send(OCTETS[sent : sent + chance.choice((1, 17, 3000, 16384, 65536))])
+            commitments += client.committed
+        if chance.random() < 0.4:
+            arrived += drain(server)
+
+    assert arrived == OCTETS
+    assert commitments > 10
+    assert not client.committed
+
+
+def test_a_send_while_octets_are_committed_pushes_them_first(pair):
+    client, server = pair
+    sent = 0
+    while not client.committed:
+        sent += client.send(OCTETS[sent : sent + 20000])
+
+    assert client.send(b"not taken") == 0
+    assert not client.push()
+    arrived = drain(server)
+    while client.send(b"taken") == 0:
+        arrived += drain(server)
+    assert arrived + drain(server) == OCTETS[:sent] + b"taken"
+
+
+def test_the_tap_sees_each_octet_once_in_clear(pair):
+    client, server = pair
+    seen: dict[bool, bytes] = {True: b"", False: b""}
+
+    def tap(received: bool, octets: bytes) -> None:
+        seen[received] += octets
+
+    client.tap = server.tap = tap
+    sent, arrived = 0, b""
+    while len(arrived) < 100_000:
+        if not client.committed or client.push():
+            sent += client.send(OCTETS[sent:100_000])
+        arrived += drain(server)
+
+    assert seen == {True: OCTETS[:100_000], False: OCTETS[:100_000]}
+
+
+def test_octets_that_tls_holds_are_pending(pair):
+    client, server = pair
+    client.send(b"0123456789")
+    assert server.transport_read(1) == b"0" if hasattr(server, "transport_read") else True
+    assert server.sock.recv(1) == b"0"
+
+    assert server.pending() == 9
+    assert server.recv() == b"123456789"
+    assert (server.pending(), server.recv()) == (0, None)
+
+
+def test_one_turn_reads_all_that_tls_holds(pair, monkeypatch):
+    """The selector does not see decrypted octets: what one recv left would wait for ever."""
+    monkeypatch.setattr(transport_module, "RECV_OCTETS", 7)
+    client, server = pair
+    loop = Loop(Clock())
+    connection = Connection(client=False)
+    link = Link(loop, server, connection)
+    peer = Connection(client=True)
+    peer.ping(b"12345678", 0.0)
+    octets = peer.data_to_send(0.0)
+    assert octets.startswith(CLIENT_PREFACE)
+    assert client.send(octets) == len(octets)
+
+    kinds = [type(event).__name__ for _, event in loop.turn(None)]
+
+    assert kinds == ["SettingsReceived", "WindowUpdated", "PingReceived"]
+    link.end("the test is over")
+    loop.close()
+
+
+@pytest.mark.parametrize("notify", [True, False])
+def test_the_peers_close_is_the_end_of_the_stream(pair, notify):
+    client, server = pair
+    server.recv()
+    client.send(b"last words")
+    if notify:
+        with pytest.raises(OSError):  # noqa: PT011  it sends its close_notify and waits for ours
+            client.sock.unwrap()  # type: ignore[attr-defined]
+    client.close()
+
+    assert server.recv() == b"last words"
+    assert server.recv() == b""
+
+
+def test_a_link_over_tls_ends_when_the_peer_closes(pair):
+    client, server = pair
+    loop = Loop(Clock())
+    link = Link(loop, server, Connection(client=False))
+    client.close()
+
+    assert loop.turn(None) == [(link, ConnectionEnded("eof"))]
+    loop.close()
