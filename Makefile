@@ -52,9 +52,11 @@ peers: $(PEERS_VENV)/.ready  ## other people's HTTP/2, and their side of the ben
 
 bench: $(VENV)/.ready  ## measure h2lite beside its floors
 	$(PY) -m pytest bench $(PYTEST_ARGS)
+	@$(PY) -m bench.side_by_side codec ping
 
 bench-peers: $(PEERS_VENV)/.ready  ## measure h2lite beside its floors and its peers
 	$(PEERS_PY) -m pytest bench -m "peer or not peer" $(PYTEST_ARGS)
+	@$(PEERS_PY) -m bench.side_by_side codec ping --peers
 
 spec: $(VENV)/.ready  ## which requirements of the RFCs are done, which not, and why
 	@$(PY) tests/spec.py
