@@ -198,6 +198,7 @@ class PooledConnection:
         self._unsent: deque[_Call] = deque()  # in the order their streams will open
         self._answers: dict[bytes, PingResult] = {}
         self._ping_count = 0
+        self._dismissal: ConnectionLost | None = None  # the peer's GOAWAY: no new requests
         self._fault: H2liteError | None = None  # why the connection is of no more use
 
     # -- public ----------------------------------------------------------------------------
@@ -253,6 +254,8 @@ class PooledConnection:
             self._check_alive()
             if timeout is not None:
                 _check_timeout(timeout)
+            if self._dismissal is not None:
+                raise _again(self._dismissal)
             deadline = None if timeout is None else self._loop.clock() + timeout
             call = _Call(self._connection.send_request(fields, end_stream=not body), deadline)
             if body:
@@ -276,7 +279,7 @@ class PooledConnection:
         """Say GOAWAY and close; a second close does nothing."""
         with self._lock:
             if self._fault is None:
-                self._fault = UsageError(f"{self} is closed")
+                self._fail(UsageError(f"{self} is closed"))
                 self._connection.goaway()
                 self._loop.touch(self._link)
                 self._loop.flush()
@@ -303,6 +306,8 @@ class PooledConnection:
     def _next_chunk(self, call: _Call) -> bytes | None:
         with self._lock:
             if not call.chunks and not call.ended:
+                if call.fault is not None:
+                    raise _again(call.fault)
                 self._wait(call, lambda: bool(call.chunks or call.ended or call.fault))
             if not call.chunks:
                 return None
@@ -333,14 +338,8 @@ class PooledConnection:
             raise self._lost()
 
     def _lost(self) -> H2liteError:
-        """The fault as a new exception each time, so that tracebacks do not pile up on one."""
-        fault = self._fault
-        assert fault is not None
-        if isinstance(fault, ConnectionLost):
-            return ConnectionLost(str(fault), fault.error_code)
-        if isinstance(fault, RemoteProtocolError):
-            return RemoteProtocolError(str(fault), fault.error_code)
-        return type(fault)(str(fault))
+        assert self._fault is not None
+        return _again(self._fault)
 
     def _drive(self, done: Callable[[], bool], deadline: float | None) -> bool:
         """Turn the loop until `done`; False when `deadline` passed first.
@@ -370,7 +369,7 @@ class PooledConnection:
         """Drive until `done`, or raise what ended the call."""
         in_time = self._drive(done, call.deadline)
         if call.fault is not None:
-            raise call.fault
+            raise _again(call.fault)
         if not in_time:
             call.fault = ReadTimeout(f"{self} did not finish the response in time")
             self._connection.reset_stream(call.stream, ErrorCode.CANCEL)
@@ -378,7 +377,7 @@ class PooledConnection:
             self._calls.pop(call.stream.stream_id, None)
             self._loop.touch(self._link)
             self._loop.flush()
-            raise call.fault
+            raise _again(call.fault)
 
     def _note_sent(self) -> None:
         """Requests that have left now have a stream identifier: file them under it."""
@@ -438,10 +437,11 @@ class PooledConnection:
         """No new requests; those the peer has accepted run on."""
         said = f" {bytes(event.debug_data)!r}" if event.debug_data else ""
         text = f"{self} said GOAWAY {error_name(event.error_code)}{said}"
+        self._dismissal = ConnectionLost(text, event.error_code)
         for call in self._unsent:
-            call.fault = ConnectionLost(text, event.error_code)
+            call.fault = self._dismissal
         if event.error_code != ErrorCode.NO_ERROR:
-            self._end(ConnectionLost(text, event.error_code))
+            self._end(self._dismissal)
 
     def _on_failed(self, event: ev.ConnectionFailed) -> None:
         self._end(
@@ -459,15 +459,18 @@ class PooledConnection:
         """The connection is of no more use: every call ends with `fault`."""
         if self._fault is not None:
             return
-        self._fault = fault
-        for call in [*self._calls.values(), *self._unsent]:
-            if call.fault is None:
-                call.fault = self._lost()
-        self._calls.clear()
-        self._unsent.clear()
+        self._fail(fault)
         # A GOAWAY of ours may still be queued.
         self._loop.flush()
         self._link.end("closed here")
+
+    def _fail(self, fault: H2liteError) -> None:
+        self._fault = fault
+        for call in [*self._calls.values(), *self._unsent]:
+            if call.fault is None:
+                call.fault = fault
+        self._calls.clear()
+        self._unsent.clear()
 
 
 _ON_EVENT: dict[type[Value], Callable[[PooledConnection, Any], None]] = {
@@ -553,6 +556,13 @@ def _await_settings(connection: PooledConnection, deadline: float, timeout: floa
         raise ConnectTimeout(f"{connection} sent no HTTP/2 SETTINGS within {timeout:.3g} s")
     fault = connection._fault
     raise TLSError(f"no HTTP/2 there: {fault}") from fault
+
+
+def _again(fault: H2liteError) -> H2liteError:
+    """A fault as a new exception each time, so that tracebacks do not pile up on one."""
+    if isinstance(fault, (ConnectionLost, RemoteProtocolError, StreamReset)):
+        return type(fault)(str(fault), fault.error_code)  # type: ignore[arg-type]
+    return type(fault)(str(fault))
 
 
 def _check_timeout(timeout: float) -> None:

@@ -68,7 +68,7 @@ class Dial(Source):
         """Begin.  What fails at once is reported at once."""
         try:
             self._addresses = _numeric(self.origin.host, self.origin.port)
-        except OSError:
+        except (OSError, UnicodeError):  # a name, or what cannot even be one: say so alike
             self._resolver = _Resolver(self.origin.host, self.origin.port)
             self.loop.watch(self, self._resolver.fileno(), READ)
             return []
@@ -157,7 +157,13 @@ class Dial(Source):
             self._sock = None
             return [Dialled(Transport(sock, address, self._tap))]
         self.stage = f"TLS handshake with {address_text(address)}"
-        self._transport = TLSTransport(sock, address, self._context, self.origin.host, self._tap)
+        try:
+            self._transport = TLSTransport(
+                sock, address, self._context, self.origin.host, self._tap
+            )
+        except OSError as error:  # reset a moment ago: ssl cannot wrap such a socket
+            reason = f"TLS handshake cut off: {error.strerror or error}"
+            return self._tls_failed(address, reason, error)
         self._sock = self._transport.sock
         return self._on_handshake()
 
@@ -176,17 +182,22 @@ class Dial(Source):
         try:
             wanted = transport.handshake()
         except TLSError as error:
-            self._fault = TLSError(f"{self.origin} ({address_text(transport.address)}): {error}")
-            self._fault.__cause__ = error.__cause__
-            self._close_socket()
-            # Another address is the same server by another way: its TLS fails alike.
-            return [DialFailed(self._fault)]
+            return self._tls_failed(transport.address, str(error), error.__cause__)
         self.loop.watch(self, transport.sock.fileno(), wanted)
         if wanted:
             return []
         self.loop.forget(self, transport.sock.fileno())
         self._sock = self._transport = None
         return [Dialled(transport)]
+
+    def _tls_failed(
+        self, address: Address, reason: str, cause: BaseException | None
+    ) -> list[Value]:
+        """Another address is the same server by another way: its TLS would fail alike."""
+        fault = TLSError(f"{self.origin} ({address_text(address)}): {reason}")
+        fault.__cause__ = cause
+        self._close_socket()
+        return [DialFailed(fault)]
 
 
 class _Resolver:

@@ -14,6 +14,7 @@ from . import events as ev
 from .connection import Connection
 from .errors import ErrorCode, TLSError, UsageError
 from .loop import READ, Link, Loop, Source, monotonic
+from .stream import CLOSED
 from .transport import TLSTransport, Transport, address_text, prepare
 from .value import Value
 
@@ -105,9 +106,12 @@ class _Listener(Source):
     """A listening socket."""
 
     def __init__(self, loop: Loop, host: str, port: int) -> None:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        try:
+            family, _, _, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+        except UnicodeError as error:
+            raise OSError(0, f"not a host name: {error}") from error
         self._loop = loop
         self._sock = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -232,20 +236,25 @@ class Server:
     def stop(self) -> None:
         """Make `serve_forever` return soon; from any thread."""
         self._stopping = True
-        self._loop.wake()
+        try:
+            self._loop.wake()
+        except OSError:  # it has stopped already, and closed what would wake it
+            return
 
     def _close(self) -> None:
+        """Say GOAWAY to everybody, and stay until it is read or a peer has had its time."""
         self._listener.close()
         for handshake in self._handshakes:
             handshake.close()
-        for link in list(self._links):
+        for link in self._links:
             if not link.connection.closed:
                 link.connection.goaway()
-                self._loop.touch(link)
-        self._loop.flush()
-        for link in list(self._links):
-            link.end("closed here")
-            self._drop(link)
+            link.finish()
+        while self._links:
+            self._loop.flush()
+            for source, event in self._loop.turn():
+                if isinstance(event, ev.ConnectionEnded):
+                    self._on_event(source, event)
         self._loop.close()
 
     # -- events ----------------------------------------------------------------------------
@@ -259,12 +268,17 @@ class Server:
         if len(self._links) + len(self._handshakes) >= CONNECTIONS_MAX:
             event.sock.close()
             return
-        prepare(event.sock)
-        if self._context is None:
-            self._add_link(Transport(event.sock, event.address))
-        else:
-            transport = TLSTransport(event.sock, event.address, self._context)
-            self._handshakes.add(_Handshake(self._loop, transport))
+        try:
+            # Who has gone again already is found out here: ssl cannot wrap such a socket.
+            event.sock.getpeername()
+            prepare(event.sock)
+            if self._context is None:
+                self._add_link(Transport(event.sock, event.address))
+            else:
+                transport = TLSTransport(event.sock, event.address, self._context)
+                self._handshakes.add(_Handshake(self._loop, transport))
+        except OSError:
+            event.sock.close()
 
     def _on_handshaken(self, source: _Handshake, event: _Handshaken) -> None:
         self._handshakes.discard(source)
@@ -295,7 +309,8 @@ class Server:
             return
         exchange.octets += len(event.data)
         if exchange.octets > REQUEST_OCTETS_MAX:
-            self._answer(link, exchange, Reply(413, b"content over 1 MiB is not taken\n"))
+            reply = Reply(413, b"content over 1 MiB is not taken\n")
+            self._answer(link, exchange, reply, _response_fields(reply))
             return
         exchange.chunks.append(bytes(event.data))
         if event.end_stream:
@@ -326,28 +341,30 @@ class Server:
 
     def _reply(self, link: Link, exchange: _Exchange) -> None:
         """The request is complete: ask the handler."""
+        if exchange.stream.state == CLOSED:  # reset in the same turn
+            return
         request = Request(
             exchange.fields, b"".join(exchange.chunks), address_text(link.transport.address)
         )
+        reply = None
         try:
             reply = self._handler(request)
+            fields = _response_fields(reply)
         except Exception:  # noqa: BLE001  a handler's fault is reported, and costs one stream
             sys.excepthook(*sys.exc_info())
+            _close_body(getattr(reply, "body", None))
             reply = Reply(500, b"the handler failed\n")
+            fields = _response_fields(reply)
         self._say(f'{request.address} "{request.method} {request.path}" {reply.status}')
-        self._answer(link, exchange, reply, head=request.method == "HEAD")
+        self._answer(link, exchange, reply, fields, head=request.method == "HEAD")
 
-    def _answer(self, link: Link, exchange: _Exchange, reply: Reply, head: bool = False) -> None:
+    def _answer(
+        self, link: Link, exchange: _Exchange, reply: Reply, fields: Fields, head: bool = False
+    ) -> None:
         connection, stream = link.connection, exchange.stream
         exchange.chunks.clear()
         del self._links[link][stream.stream_id]
-        fields = [(b":status", str(reply.status).encode())]
-        for name, value in reply.headers:
-            fields.append((name.lower().encode(), value.encode("latin-1")))
         body = reply.body
-        whole = isinstance(body, bytes)
-        if whole and all(name != b"content-length" for name, _ in fields):
-            fields.append((b"content-length", str(len(body)).encode()))  # type: ignore[arg-type]
         empty = head or body == b""
         try:
             connection.send_response(stream, fields, end_stream=empty)
@@ -379,6 +396,8 @@ class Server:
         assert exchange.body is not None
         try:
             piece = next(exchange.body, None)
+            if piece:
+                link.connection.send_data(exchange.stream, piece)
         except Exception:  # noqa: BLE001  as a handler's fault
             sys.excepthook(*sys.exc_info())
             link.connection.reset_stream(exchange.stream, ErrorCode.INTERNAL_ERROR)
@@ -387,8 +406,6 @@ class Server:
         if piece is None:
             link.connection.send_data(exchange.stream, b"", end_stream=True)
             self._forget(exchange, link)
-        elif piece:
-            link.connection.send_data(exchange.stream, piece)
 
     def _forget(self, exchange: _Exchange, link: Link) -> None:
         self._links[link].pop(exchange.stream.stream_id, None)
@@ -415,6 +432,20 @@ _ON_EVENT: dict[type[Value], Callable[[Server, Any, Any], None]] = {
     ev.ConnectionFailed: Server._on_failed,
     ev.ConnectionEnded: Server._on_ended,
 }
+
+
+def _response_fields(reply: Reply) -> Fields:
+    """A reply's field section.  Raises what a reply that is none deserves."""
+    fields = [(b":status", str(reply.status).encode())]
+    for name, value in reply.headers:
+        fields.append((name.lower().encode(), value.encode("latin-1")))
+    body = reply.body
+    if isinstance(body, bytes):
+        if all(name != b"content-length" for name, _ in fields):
+            fields.append((b"content-length", str(len(body)).encode()))
+    elif not hasattr(body, "read") and not hasattr(body, "__next__"):
+        raise TypeError(f"a reply's body of {type(body)}, want octets, a file or an iterator")
+    return fields
 
 
 def _pieces(body: BinaryIO | Iterator[bytes]) -> Iterator[bytes]:

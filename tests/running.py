@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import pytest
+
 from h2lite.connection import Connection
 from h2lite.server import Reply, Request, Server
 from h2lite.value import Value
@@ -19,6 +21,18 @@ from h2lite.value import Value
 PATIENCE_S = 10.0  # how long a test waits for what must come
 
 E = TypeVar("E", bound=Value)
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 loopback here")
 
 
 class Clock:

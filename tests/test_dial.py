@@ -7,11 +7,11 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from h2lite import dial as dial_module
 from h2lite.certs import CertificateFiles, make_certificate
 from h2lite.cli import describe
 from h2lite.dial import Dial, DialFailed, Dialled
@@ -292,3 +292,19 @@ def test_a_server_that_hangs_up_during_the_handshake_is_a_tls_error(loop):
 
     assert type(error) is TLSError
     assert "TLS handshake" in str(error)
+
+
+def test_a_connection_reset_before_tls_could_begin_is_a_tls_error(loop, listener, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(dial_module, "TLSTransport", refuse)
+    port = listener.getsockname()[1]
+
+    error = fault(loop, Origin("https", LOCALHOST, port), client_context())
+
+    assert type(error) is TLSError
+    assert str(error) == (
+        f"https://127.0.0.1:{port} (127.0.0.1:{port}): "
+        "TLS handshake cut off: Connection reset by peer"
+    )

@@ -463,6 +463,9 @@ def test_a_finished_link_with_a_full_socket_sends_everything_before_its_end(loop
     pair.exchange()
     stream = pair.client.send_request(REQUEST, end_stream=False)
     pair.client.send_data(stream, CONTENT[:60000], end_stream=True)
+    loop.touch(pair.link)
+    loop.flush()
+    assert stream.queued_octets or pair.client.has_output
     pair.client.goaway()
     pair.link.finish()
 
@@ -476,6 +479,6 @@ def test_a_finished_link_with_a_full_socket_sends_everything_before_its_end(loop
     framer.feed(PROLOGUE + arrived)
     frames = list(iter(framer.next_frame, None))
     assert b"".join(f.data for f in frames if isinstance(f, DataFrame)) == CONTENT[:60000]
-    assert frames[1] == GoAwayFrame(0, 0, b"")
+    assert GoAwayFrame(0, 0, b"") in frames
     assert ends[1].recv(1) == b""
     pair.link.end("the test is over")

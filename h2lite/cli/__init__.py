@@ -24,6 +24,7 @@ from ..errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import NoReturn
 
 DONE, LOSS, USAGE, NO_CONNECTION, NO_HTTP2, HTTP2_ERROR, OUT_OF_TIME = range(7)
 
@@ -63,11 +64,16 @@ def exit_code(error: H2liteError) -> int:
 
 def describe(error: H2liteError) -> str:
     """One line: the address and the cause, and what to try next where there is such a thing."""
-    text = " ".join(str(error).split())
+    text = printable(" ".join(str(error).split()))
     for sign, advice in _ADVICE:
         if sign in text.lower():
             return f"{text} ({advice})"
     return text
+
+
+def printable(text: str) -> str:
+    """A peer's text, made unable to steer a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 _ADVICE = (
@@ -82,8 +88,15 @@ _ADVICE = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other failure is said; --help has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="h2lite",
         description="HTTP/2 on plain sockets: ping a server, get a page, serve a folder.",
         epilog=_EPILOG,
@@ -194,7 +207,8 @@ def _positive(text: str) -> float:
 
 
 def _whole(text: str, low: int, high: int, what: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not low <= int(text[:20]) <= high:
+    digits = text.isascii() and text.isdigit() and len(text) <= 20
+    if not digits or not low <= int(text) <= high:
         raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return int(text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -54,9 +55,20 @@ def _fetch(
         timeout = None if deadline is None else max(1e-6, deadline - time.monotonic())
         with connection.request("GET", path, timeout=timeout) as response:
             if options.output is None:
-                _write(response, sys.stdout.buffer)
+                _write_out(response)
             else:
                 _write_file(response, options.output)
+
+
+def _write_out(response: Response) -> None:
+    try:
+        _write(response, sys.stdout.buffer)
+    except (H2liteError, BrokenPipeError):  # main() knows what to do with either
+        raise
+    except OSError as error:
+        # What is still buffered must have somewhere to go, or the interpreter fails at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise UsageError(f"cannot write to stdout: {error.strerror or error}") from error
 
 
 def _write_file(response: Response, path: str) -> None:

@@ -10,7 +10,7 @@ import tempfile
 from ..errors import ConnectError, UsageError
 from ..server import Reply, Server
 from ..transport import server_context
-from . import DONE
+from . import DONE, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def _context(
 
 
 def _log(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)
 
 
 class Handler:
@@ -102,12 +102,13 @@ class Handler:
         name = unquote(path)
         if "\0" in name:
             return None
-        # Resolved first and compared then: neither ".." nor a link leads out of the folder.
-        file = os.path.realpath(os.path.join(self._root, name.lstrip("/")))
-        if os.path.commonpath((file, self._root)) != self._root:
-            return None
+        file = os.path.join(self._root, name.lstrip("/"))
         if os.path.isdir(file):
             file = os.path.join(file, "index.html")
+        # Resolved first and compared then: neither ".." nor a link leads out of the folder.
+        file = os.path.realpath(file)
+        if os.path.commonpath((file, self._root)) != self._root:
+            return None
         return file if os.path.isfile(file) else None
 
 

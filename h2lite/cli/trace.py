@@ -11,6 +11,7 @@ from ..fields import FieldDecoder
 from ..framer import CLIENT_PREFACE, Framer
 from ..frames import ContinuationFrame, HeadersFrame
 from ..settings import MAX_MAX_FRAME_SIZE
+from . import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,12 +75,7 @@ class _Direction:
             block, self._block = self._block, b""
             for name, value in self._decoder.decode(block):
                 shown = "(not shown)" if name in _SECRET else value.decode("latin-1")
-                self._say(f"    {name.decode('latin-1')}: {_printable(shown)}")
+                self._say(f"    {name.decode('latin-1')}: {shown}")
 
     def _say(self, text: str) -> None:
-        print(self._sign, text, file=self._out)
-
-
-def _printable(text: str) -> str:
-    """A peer's text must not steer the terminal."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+        print(self._sign, printable(text), file=self._out)

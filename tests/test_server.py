@@ -1,0 +1,422 @@
+"""The server against h2lite's client and against raw sockets that do not behave."""
+
+from __future__ import annotations
+
+import io
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from h2lite import server as server_module
+from h2lite.certs import CertificateFiles, make_certificate
+from h2lite.client import PooledConnection, connect
+from h2lite.connection import STREAM_WINDOW, Connection
+from h2lite.errors import ConnectionLost, ErrorCode, StreamReset, TLSError
+from h2lite.events import DataReceived, GoAwayReceived, PingAcked, ResponseReceived
+from h2lite.frames import GoAwayFrame
+from h2lite.server import REQUEST_OCTETS_MAX, Reply, Request, Server
+from h2lite.transport import server_context
+
+from .running import PATIENCE_S, hello, needs_ipv6, serving
+
+GET = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/")]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> CertificateFiles:
+    return make_certificate(str(tmp_path_factory.mktemp("certificate")))
+
+
+@pytest.fixture
+def reported(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """The exceptions that reached sys.excepthook."""
+    faults: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: faults.append(error))
+    return faults
+
+
+@contextmanager
+def connected(handler=hello, **arguments) -> Iterator[PooledConnection]:
+    with serving(handler, **arguments) as server, connect(server.url) as connection:
+        yield connection
+
+
+class Raw:
+    """A client's core on a blocking socket, driven by hand."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.core = Connection(client=True)
+
+    def flush(self) -> None:
+        while octets := self.core.data_to_send(0.0):
+            self.sock.sendall(octets)
+
+    def until(self, kind: type) -> object:
+        while True:
+            self.flush()
+            data = self.sock.recv(65536)
+            assert data, f"the server closed before {kind.__name__}"
+            for event in self.core.receive_data(data, 0.0):
+                if isinstance(event, kind):
+                    return event
+
+    def rest(self) -> bytes:
+        """What comes until the server closes."""
+        octets = b""
+        while data := self.sock.recv(65536):
+            octets += data
+        return octets
+
+
+@contextmanager
+def raw_client(server: Server) -> Iterator[Raw]:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as sock:
+        yield Raw(sock)
+
+
+# -- requests ----------------------------------------------------------------------------------
+
+
+def test_a_handler_gets_the_request_whole():
+    seen: list[Request] = []
+
+    def handler(request: Request) -> Reply:
+        seen.append(request)
+        return Reply(204)
+
+    with connected(handler) as connection:
+        body = bytes(range(256)) * 500
+        connection.request("PUT", "/a?b=c", headers=[("X-One", "1")], body=body).read()
+        authority = connection.origin.authority
+
+    (request,) = seen
+    assert (request.method, request.scheme, request.path) == ("PUT", "http", "/a?b=c")
+    assert (request.authority, request.body) == (authority, body)
+    assert request.headers == [("x-one", "1"), ("content-length", str(len(body)))]
+    assert request.address.startswith("127.0.0.1:")
+
+
+def test_content_up_to_the_limit_is_taken_and_past_it_is_413():
+    sizes: list[int] = []
+
+    def handler(request: Request) -> Reply:
+        sizes.append(len(request.body))
+        return Reply()
+
+    with connected(handler) as connection:
+        at_limit = connection.request("PUT", "/", body=bytes(REQUEST_OCTETS_MAX))
+        past_it = connection.request("PUT", "/", body=bytes(REQUEST_OCTETS_MAX + 1))
+
+        assert (at_limit.status, past_it.status) == (200, 413)
+        assert past_it.read() == b"content over 1 MiB is not taken\n"
+        assert connection.request("GET", "/").status == 200
+    assert sizes == [REQUEST_OCTETS_MAX, 0]
+
+
+def test_trailers_end_a_request():
+    with serving(lambda request: Reply(200, request.body)) as server, raw_client(server) as raw:
+        stream = raw.core.send_request([(b":method", b"PUT"), *GET[1:]], end_stream=False)
+        raw.core.send_data(stream, b"content")
+        raw.core.send_trailers(stream, [(b"checksum", b"1")])
+
+        assert raw.until(DataReceived) == DataReceived(1, b"content", True)
+
+
+# -- replies -----------------------------------------------------------------------------------
+
+
+def test_a_body_may_be_octets_a_file_or_an_iterator():
+    content = bytes(range(256)) * 1024
+    file = io.BytesIO(content)
+    bodies: dict[str, Any] = {
+        "/octets": content,
+        "/file": file,
+        "/iterator": iter([content[:10], b"", content[10:]]),
+        "/nothing": iter(()),
+    }
+
+    with connected(lambda request: Reply(200, bodies[request.path])) as connection:
+        for path, expected in (
+            ("/octets", content),
+            ("/file", content),
+            ("/iterator", content),
+            ("/nothing", b""),
+        ):
+            assert connection.request("GET", path).read() == expected
+
+        assert connection.request("GET", "/octets").headers["content-length"] == str(len(content))
+    assert file.closed
+
+
+def test_a_reply_to_head_has_no_content_and_closes_its_file():
+    file = io.BytesIO(b"content")
+
+    with connected(lambda request: Reply(200, file, (("content-length", "7"),))) as connection:
+        response = connection.request("HEAD", "/")
+
+        assert (response.read(), response.headers["content-length"]) == (b"", "7")
+    assert file.closed
+
+
+def raising(request: Request) -> Reply:
+    raise RuntimeError("a handler's mistake")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        raising,
+        lambda request: None,
+        lambda request: Reply(200, "text instead of octets"),  # type: ignore[arg-type]
+        lambda request: Reply(200, b"", (("name", "not latin-1: \u2603"),)),
+        lambda request: Reply(200, b"", (("name", 1),)),  # type: ignore[arg-type]
+    ],
+    ids=["raises", "returns nothing", "body of text", "field of snow", "field of number"],
+)
+def test_a_handlers_mistake_is_a_500_and_the_rest_goes_on(broken, reported):
+    def handler(request: Request) -> Reply:
+        return broken(request) if request.path == "/broken" else hello(request)
+
+    with connected(handler) as connection:
+        assert connection.request("GET", "/broken").status == 500
+        assert connection.request("GET", "/").read() == b"hello\n"
+    assert len(reported) == 1
+
+
+def test_a_reply_that_http2_forbids_resets_its_stream_alone(reported):
+    def handler(request: Request) -> Reply:
+        forbidden = request.path == "/forbidden"
+        return Reply(200, b"", (("connection", "close"),) if forbidden else ())
+
+    with connected(handler) as connection:
+        with pytest.raises(StreamReset) as caught:
+            connection.request("GET", "/forbidden")
+        assert caught.value.error_code == ErrorCode.INTERNAL_ERROR
+        assert connection.request("GET", "/").status == 200
+    assert len(reported) == 1
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("it broke"), "text"], ids=["raises", "text"])
+def test_an_iterator_that_fails_resets_its_stream_alone(fault, reported):
+    def pieces() -> Iterator[bytes]:
+        yield b"the beginning"
+        if isinstance(fault, Exception):
+            raise fault
+        yield fault
+
+    def handler(request: Request) -> Reply:
+        return Reply(200, pieces() if request.path == "/broken" else b"whole")
+
+    with connected(handler) as connection:
+        with pytest.raises(StreamReset) as caught:
+            connection.request("GET", "/broken").read()
+        assert caught.value.error_code == ErrorCode.INTERNAL_ERROR
+        assert connection.request("GET", "/").read() == b"whole"
+    assert len(reported) == 1
+
+
+def test_a_slow_reader_holds_up_nobody_else():
+    pulled: list[int] = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            pulled.append(65536)
+            yield bytes(65536)
+
+    def handler(request: Request) -> Reply:
+        return Reply(200, endless() if request.path == "/endless" else b"quick")
+
+    with serving(handler) as server, connect(server.url) as slow, connect(server.url) as other:
+        unread = slow.request("GET", "/endless")
+        for _ in range(20):
+            assert slow.request("GET", "/").read() == b"quick"
+            assert other.request("GET", "/").read() == b"quick"
+        assert unread.status == 200
+        # Windows hold it back: what the client allows, and what one stream may have queued.
+        assert sum(pulled) <= STREAM_WINDOW + 3 * 65536
+        unread.close()
+
+
+@pytest.mark.parametrize("how", ["reset", "close", "abort"])
+def test_a_body_is_closed_when_nobody_reads_it_any_more(how):
+    closed = threading.Event()
+
+    class File(io.BytesIO):
+        def close(self) -> None:
+            closed.set()
+            super().close()
+
+    def handler(request: Request) -> Reply:
+        return Reply(200, File(bytes(2**22)))
+
+    with serving(handler) as server, raw_client(server) as raw:
+        stream = raw.core.send_request(GET)
+        raw.until(ResponseReceived)
+        if how == "reset":
+            raw.core.reset_stream(stream)
+            raw.flush()
+        else:
+            if how == "abort":
+                raw.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raw.sock.close()
+
+        assert closed.wait(PATIENCE_S)
+
+
+def test_a_request_that_was_reset_is_no_fault_of_the_handler(reported):
+    asked: list[str] = []
+
+    def handler(request: Request) -> Reply:
+        asked.append(request.path)
+        return Reply()
+
+    with serving(handler) as server, raw_client(server) as raw:
+        stream = raw.core.send_request([(b":method", b"PUT"), *GET[1:]], end_stream=False)
+        raw.core.send_data(stream, b"first")
+        raw.core.ping(b"12345678", 0.0)
+        raw.until(PingAcked)
+        # In one packet: the end of the content, and the reset.
+        raw.core.send_data(stream, b"last", end_stream=True)
+        octets = raw.core.data_to_send(0.0)
+        raw.core.reset_stream(stream)
+        raw.sock.sendall(octets + raw.core.data_to_send(0.0))
+        raw.core.send_request(GET)
+        raw.until(ResponseReceived)
+
+    assert (reported, asked) == ([], ["/"])
+
+
+# -- connections -------------------------------------------------------------------------------
+
+
+def test_connections_past_the_limit_are_closed_and_the_others_served(monkeypatch):
+    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 2)
+    with serving() as server, connect(server.url) as first, connect(server.url) as second:
+        with pytest.raises(TLSError):
+            connect(server.url)
+        first.ping()
+        second.close()
+        while True:  # the server sees the close before long
+            try:
+                connect(server.url).close()
+                break
+            except TLSError:
+                first.ping()
+
+
+def test_a_handshake_that_takes_too_long_is_cut_off(monkeypatch, files):
+    monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT_S", 0.05)
+    lines: list[str] = []
+    context = server_context(files.certfile, files.keyfile)
+    with serving(context=context, log=lines.append) as server:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as silent:
+            address = silent.getsockname()
+            assert silent.recv(1) == b""
+        connect(f"https://127.0.0.1:{server.port}", cafile=files.cafile).close()
+
+    assert lines[0] == f"127.0.0.1:{address[1]} TLS handshake not done in 0.05 s"
+
+
+def test_a_failed_handshake_is_told_to_the_log(files):
+    lines: list[str] = []
+    context = server_context(files.certfile, files.keyfile)
+    with serving(context=context, log=lines.append) as server:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            with pytest.raises(ConnectionResetError):
+                sock.makefile("rb").read()
+        connect(f"https://127.0.0.1:{server.port}", cafile=files.cafile).close()
+
+    assert "TLS handshake failed: http request" in lines[0]
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_client_gone_before_it_was_accepted_does_no_harm(secure, files):
+    context = server_context(files.certfile, files.keyfile) if secure else None
+    server = Server(hello, context=context)
+    gone = socket.create_connection(("127.0.0.1", server.port))
+    gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gone.close()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with connect(server.url, cafile=files.cafile) as connection:
+            connection.ping()
+    finally:
+        server.stop()
+        thread.join(PATIENCE_S)
+
+
+def test_stopping_says_goaway_then_closes():
+    with serving() as server, raw_client(server) as raw:
+        raw.core.send_request(GET)
+        raw.until(ResponseReceived)
+        server.stop()
+
+        assert raw.until(GoAwayReceived) == GoAwayReceived(1, ErrorCode.NO_ERROR, b"")
+        raw.core.ping(b"12345678", 0.0)
+        raw.flush()  # what crosses the GOAWAY on its way is no reason for a reset
+        assert raw.rest() == b""
+
+
+def test_stopping_ends_a_clients_calls():
+    with serving() as server:
+        connection = connect(server.url)
+        server.stop()
+        with pytest.raises(ConnectionLost):
+            connection.poll(PATIENCE_S)
+        connection.close()
+
+
+def test_garbage_is_answered_with_a_goaway_and_the_end():
+    lines: list[str] = []
+    with serving(log=lines.append) as server, connect(server.url) as other:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as sock:
+            sock.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            octets = b""
+            while data := sock.recv(65536):
+                octets += data
+        other.ping()
+
+    expected = GoAwayFrame(0, ErrorCode.PROTOCOL_ERROR, b"no HTTP/2 connection preface")
+    assert octets.endswith(expected.encode())
+    assert lines[0].endswith("no HTTP/2 connection preface")
+
+
+def test_the_log_has_a_line_for_each_request():
+    lines: list[str] = []
+    with connected(log=lines.append) as connection:
+        connection.request("GET", "/one?two").read()
+
+    assert len(lines) == 1
+    assert lines[0].startswith("127.0.0.1:")
+    assert lines[0].endswith('"GET /one?two" 200')
+
+
+# -- where it listens --------------------------------------------------------------------------
+
+
+def test_a_port_in_use_is_refused_and_nothing_is_left_open():
+    with serving() as server, pytest.raises(OSError, match="in use"):
+        Server(hello, port=server.port)
+
+
+@pytest.mark.parametrize("host", ["a..b", "nowhere.invalid"])
+def test_a_host_that_is_none_is_refused_and_nothing_is_left_open(host):
+    with pytest.raises(OSError, match=r"."):
+        Server(hello, host=host)
+
+
+@needs_ipv6
+def test_it_serves_over_ipv6():
+    with serving(host="::1") as server, connect(server.url) as connection:
+        assert server.url == f"http://[::1]:{server.port}"
+        assert connection.address == f"[::1]:{server.port}"
+        connection.ping()
