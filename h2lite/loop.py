@@ -147,8 +147,8 @@ class Loop:
         if self._waker is not None:
             try:
                 self._waker[1].send(b"\0")
-            except BlockingIOError:
-                return  # it is full of wake-ups already
+            except OSError:
+                return  # it is full of wake-ups already, or the loop is closed
 
     def open_waker(self) -> None:
         """Make `wake` work; costs two descriptors, so only who needs it asks for it."""

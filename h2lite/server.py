@@ -236,10 +236,7 @@ class Server:
     def stop(self) -> None:
         """Make `serve_forever` return soon; from any thread."""
         self._stopping = True
-        try:
-            self._loop.wake()
-        except OSError:  # it has stopped already, and closed what would wake it
-            return
+        self._loop.wake()
 
     def _close(self) -> None:
         """Say GOAWAY to everybody, and stay until it is read or a peer has had its time."""

@@ -204,6 +204,18 @@ class TLSTransport(Transport):
             self.tap(False, data[:taken])
         return taken
 
+    def end_sending(self) -> None:
+        try:
+            # Sends close_notify, then looks for the peer's, which may come later or never.
+            self._ssl.unwrap()
+        except (OSError, ValueError):
+            pass
+        try:
+            # SSLSocket.shutdown would drop the TLS state, and later reads would give ciphertext.
+            socket.socket.shutdown(self._ssl, socket.SHUT_WR)
+        except OSError:
+            return
+
     def push(self) -> bool:
         while self._committed:
             try:

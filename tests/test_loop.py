@@ -482,3 +482,11 @@ def test_a_finished_link_with_a_full_socket_sends_everything_before_its_end(loop
     assert GoAwayFrame(0, 0, b"") in frames
     assert ends[1].recv(1) == b""
     pair.link.end("the test is over")
+
+
+def test_wake_after_close_does_nothing():
+    loop = Loop(Clock())
+    loop.open_waker()
+    loop.close()
+
+    loop.wake()

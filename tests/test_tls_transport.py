@@ -11,7 +11,7 @@ import pytest
 from h2lite import transport as transport_module
 from h2lite.certs import make_certificate
 from h2lite.connection import Connection
-from h2lite.events import ConnectionEnded
+from h2lite.events import ConnectionEnded, PingReceived
 from h2lite.framer import CLIENT_PREFACE
 from h2lite.loop import Link, Loop
 from h2lite.transport import TLSTransport, client_context, prepare, server_context
@@ -157,3 +157,27 @@ def test_a_link_over_tls_ends_when_the_peer_closes(pair):
 
     assert loop.turn(None) == [(link, ConnectionEnded("eof"))]
     loop.close()
+
+
+def test_what_the_peer_says_after_we_ended_sending_is_still_decrypted(pair):
+    client, server = pair
+    seen: list[bytes] = []
+    loop = Loop(Clock())
+    peer, core = Connection(client=True), Connection(client=False)
+    link = Link(loop, server, core)
+    client.send(peer.data_to_send(0.0))
+    loop.turn(None)
+    core.goaway()  # graceful: the connection still takes frames
+    link.finish()
+    loop.flush()
+    server.tap = lambda received, octets: seen.append(octets)
+    peer.ping(b"12345678", 0.0)
+    ping = peer.data_to_send(0.0)
+    client.send(ping)
+
+    events = [event for _, event in loop.turn(None)]
+
+    link.end("")
+    loop.close()
+    assert seen == [ping]
+    assert events == [PingReceived(b"12345678")]
