@@ -35,18 +35,17 @@ _RESPONSE_PSEUDO = frozenset((b":status",))
 class FieldEncoder:
     """Field sections to field blocks; one per connection, since its table has a history."""
 
-    __slots__ = ("_encoder", "_table_size")
+    __slots__ = ("_encoder", "_table_size", "_smallest_size")
 
     def __init__(self) -> None:
         self._encoder: Encoder | None = None
         self._table_size = HEADER_TABLE_SIZE_MAX
+        self._smallest_size = HEADER_TABLE_SIZE_MAX  # since the last block
 
     def set_table_size(self, octets: int) -> None:
         """The peer's HEADER_TABLE_SIZE; we never use more than HEADER_TABLE_SIZE_MAX."""
-        # RFC 9113 §4.3.1 [table-size-update]: hpack opens the next block with the update.
         self._table_size = min(octets, HEADER_TABLE_SIZE_MAX)
-        if self._encoder is not None:
-            self._encoder.header_table_size = self._table_size
+        self._smallest_size = min(self._smallest_size, self._table_size)
 
     def encode(self, fields: Fields) -> bytes:
         """One field block.  It has changed the table: it must be sent, or the connection closed."""
@@ -54,7 +53,12 @@ class FieldEncoder:
             from hpack import Encoder
 
             self._encoder = Encoder()
-            self._encoder.header_table_size = self._table_size
+        # RFC 9113 §4.3.1 [table-size-update]: hpack opens the block with each size it was given,
+        # but takes the same one given twice for no change at all.
+        for octets in (self._smallest_size, self._table_size):
+            if octets != self._encoder.header_table_size:
+                self._encoder.header_table_size = octets
+        self._smallest_size = self._table_size
         return self._encoder.encode(
             [(name, value, name in _NEVER_INDEXED) for name, value in fields]
         )

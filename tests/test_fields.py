@@ -1,0 +1,387 @@
+"""Field sections: HPACK around the hpack package, and which messages are malformed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hpack import Decoder, Encoder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from h2lite.errors import ErrorCode, PeerError
+from h2lite.fields import (
+    FIELD_SECTION_OCTETS_MAX,
+    FieldDecoder,
+    FieldEncoder,
+    request_fault,
+    response_fault,
+    trailers_fault,
+)
+from tests.pair import GET, OK, TRAILERS
+
+# Field lines h2lite may not be given by a peer, each with what the refusal says.
+BAD_NAMES = [b"", b"a b", b"a\0", b"a\x7f", b"a\x80", b"a\xff", b"a:b", b"a\n", b" a", b"(a)"]
+GOOD_NAMES = [b"a", b"x-1", b"!#$%&'*+-.^_`|~", b"0"]
+BAD_VALUES = [b"\0", b"a\rb", b"a\nb", b"a\x1fb", b"\x7f", b" a", b"a ", b"\ta", b"a\t", b" "]
+GOOD_VALUES = [b"", b"a", b"a b", b"a\tb", b"\x80\xff", b'"~!']
+
+
+def in_each_section(field: tuple[bytes, bytes]) -> list[str | None]:
+    """What each kind of section says to one more field line."""
+    return [
+        request_fault([*GET, field]),
+        response_fault([*OK, field]),
+        trailers_fault([*TRAILERS, field]),
+    ]
+
+
+def without(name: bytes) -> list[tuple[bytes, bytes]]:
+    return [field for field in GET if field[0] != name]
+
+
+# -- what every section may hold -----------------------------------------------------------
+
+
+@pytest.mark.rfc("field-name")
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_a_token_is_a_field_name(name):
+    assert in_each_section((name, b"v")) == [None, None, None]
+
+
+@pytest.mark.rfc("field-name")
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_what_is_no_token_is_no_field_name(name):
+    fault = f"field name {name!r} holds a forbidden octet"
+
+    assert in_each_section((name, b"v")) == [fault] * 3
+
+
+@pytest.mark.rfc("field-name-lowercase")
+@pytest.mark.parametrize("name", [b"A", b"aZ", b"Content-Type"])
+def test_a_field_name_with_an_upper_case_letter_is_malformed(name):
+    fault = f"field name {name!r} holds a forbidden octet"
+
+    assert in_each_section((name, b"v")) == [fault] * 3
+
+
+@pytest.mark.rfc("field-value")
+@pytest.mark.parametrize("value", GOOD_VALUES)
+def test_a_field_value_may_hold_what_is_printable_and_what_is_not_ascii(value):
+    assert in_each_section((b"a", value)) == [None, None, None]
+
+
+@pytest.mark.rfc("field-value")
+@pytest.mark.parametrize("value", BAD_VALUES)
+def test_controls_and_outer_blanks_in_a_field_value_are_malformed(value):
+    assert None not in in_each_section((b"a", value))
+
+
+@pytest.mark.rfc("field-value")
+@pytest.mark.parametrize("value", BAD_VALUES)
+def test_pseudo_header_fields_have_values_of_the_same_kind(value):
+    assert request_fault([*without(b":path"), (b":path", value)]) is not None
+
+
+@pytest.mark.rfc("connection-specific")
+@pytest.mark.parametrize(
+    "name",
+    [b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"],
+)
+def test_fields_of_an_http_1_connection_are_malformed(name):
+    fault = f"field {name!r} belongs to HTTP/1.1"
+
+    assert in_each_section((name, b"close")) == [fault] * 3
+
+
+@pytest.mark.rfc("te-trailers")
+def test_te_may_say_trailers():
+    assert in_each_section((b"te", b"trailers")) == [None, None, None]
+
+
+@pytest.mark.rfc("te-trailers")
+@pytest.mark.parametrize("value", [b"", b"gzip", b"trailers, gzip", b"trailers;q=1"])
+def test_te_may_say_nothing_else(value):
+    fault = f"te of {value!r}, only 'trailers' may be sent"
+
+    assert in_each_section((b"te", value)) == [fault] * 3
+
+
+# -- pseudo-header fields ------------------------------------------------------------------
+
+
+@pytest.mark.rfc("pseudo-unknown")
+@pytest.mark.parametrize("name", [b":", b":protocol", b":Path", b":status"])
+def test_an_unknown_pseudo_header_field_makes_a_request_malformed(name):
+    fault = f"pseudo-header field {name!r} does not belong here"
+
+    assert request_fault([*GET, (name, b"200")]) == fault
+
+
+@pytest.mark.rfc("pseudo-unknown")
+@pytest.mark.parametrize("name", [b":", b":method", b":path", b":reason"])
+def test_an_unknown_pseudo_header_field_makes_a_response_malformed(name):
+    fault = f"pseudo-header field {name!r} does not belong here"
+
+    assert response_fault([OK[0], (name, b"GET")]) == fault
+
+
+@pytest.mark.rfc("pseudo-repeated")
+@pytest.mark.parametrize("field", GET)
+def test_a_request_has_each_pseudo_header_field_once(field):
+    assert request_fault([*GET, field]) == f"pseudo-header field {field[0]!r} comes twice"
+
+
+@pytest.mark.rfc("pseudo-repeated")
+def test_a_response_has_its_status_once():
+    assert response_fault([OK[0], OK[0]]) == "pseudo-header field b':status' comes twice"
+
+
+@pytest.mark.rfc("pseudo-late")
+def test_pseudo_header_fields_come_before_the_others():
+    late = "pseudo-header field {!r} comes after a regular one"
+
+    assert request_fault([*GET[:3], (b"a", b""), GET[3]]) == late.format(b":path")
+    assert response_fault([(b"a", b""), OK[0]]) == late.format(b":status")
+
+
+@pytest.mark.rfc("trailers-no-pseudo")
+@pytest.mark.parametrize("field", [*GET, OK[0]])
+def test_trailers_have_no_pseudo_header_fields(field):
+    fault = f"pseudo-header field {field[0]!r} does not belong here"
+
+    assert trailers_fault([field]) == fault
+
+
+def test_trailers_may_hold_any_number_of_fields():
+    assert trailers_fault([]) is None
+    assert trailers_fault([*TRAILERS, *TRAILERS]) is None
+
+
+@pytest.mark.rfc("request-pseudo")
+@pytest.mark.parametrize("name", [b":method", b":scheme", b":path"])
+def test_a_request_without_method_scheme_or_path_is_malformed(name):
+    fault = f"{name.decode()} is missing or empty"
+
+    assert request_fault(GET) is None
+    assert request_fault(without(name)) == fault
+    assert request_fault([*without(name), (name, b"")]) == fault
+
+
+@pytest.mark.rfc("request-pseudo")
+def test_a_request_needs_no_authority_and_may_have_any_scheme_and_path():
+    assert request_fault(without(b":authority")) is None
+    fields = [(b":method", b"OPTIONS"), (b":scheme", b"coap"), (b":path", b"*")]
+    assert request_fault(fields) is None
+
+
+@pytest.mark.rfc("connect-pseudo")
+def test_connect_has_a_method_and_an_authority():
+    assert request_fault([(b":method", b"CONNECT"), (b":authority", b"a:443")]) is None
+
+
+@pytest.mark.rfc("connect-pseudo")
+@pytest.mark.parametrize(
+    "fields",
+    [[], [(b":scheme", b"https"), GET[2]], [GET[2], (b":path", b"/")], GET[1:]],
+)
+def test_connect_without_an_authority_or_with_more_is_malformed(fields):
+    fault = "CONNECT takes :method and :authority alone"
+
+    assert request_fault([(b":method", b"CONNECT"), *fields]) == fault
+
+
+@pytest.mark.rfc("response-status")
+@pytest.mark.parametrize("status", [b"100", b"103", b"200", b"404", b"599"])
+def test_a_status_has_three_digits(status):
+    assert response_fault([(b":status", status)]) is None
+
+
+@pytest.mark.rfc("response-status")
+@pytest.mark.parametrize("status", [b"", b"20", b"2000", b"099", b"600", b"2e1", b"+20", b"20\xb2"])
+def test_a_status_of_another_form_is_malformed(status):
+    assert response_fault([(b":status", status)]) == f":status of {status!r}"
+
+
+@pytest.mark.rfc("response-status")
+def test_a_response_without_a_status_is_malformed():
+    assert response_fault(OK[1:]) == ":status of b''"
+
+
+@pytest.mark.rfc("no-101")
+def test_the_status_101_is_malformed():
+    assert response_fault([(b":status", b"101")]) == ":status 101 does not exist in HTTP/2"
+
+
+# -- HPACK ---------------------------------------------------------------------------------
+
+NAMES = st.sampled_from([b"a", b"cookie", b"authorization", b":path", b"x" * 40])
+FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=60)), max_size=8)
+
+
+@given(st.lists(st.one_of(FIELDS, st.integers(0, 10000)), max_size=12))
+def test_the_peers_decoder_reads_what_was_encoded_whatever_table_it_allows(steps):
+    encoder, decoder = FieldEncoder(), Decoder()
+    for step in steps:
+        if isinstance(step, int):
+            encoder.set_table_size(step)
+            decoder.max_allowed_table_size = step
+        else:
+            assert decoder.decode(encoder.encode(step), raw=True) == step
+
+
+@given(st.lists(FIELDS, max_size=6))
+def test_what_the_peers_encoder_wrote_is_decoded(sections):
+    encoder, decoder = Encoder(), FieldDecoder()
+
+    for fields in sections:
+        assert decoder.decode(encoder.encode(fields)) == fields
+
+
+def test_a_field_sent_again_is_a_reference():
+    encoder = FieldEncoder()
+
+    # RFC 7541 §6.2.1: a new name, indexed; then §6.1: entry 62, the newest.
+    assert encoder.encode([(b"x", b"yyyyy")]).hex() == "4081f385f5ebd7af5f"
+    assert encoder.encode([(b"x", b"yyyyy")]).hex() == "be"
+
+
+@pytest.mark.parametrize(
+    ("name", "first_octets"), [(b"authorization", "1f08"), (b"proxy-authorization", "1f22")]
+)
+def test_credentials_are_never_indexed(name, first_octets):
+    encoder = FieldEncoder()
+    section = [(name, b"secret")]
+
+    first, again = encoder.encode(section), encoder.encode(section)
+
+    # RFC 7541 §6.2.3: 0001, then the name's place in the static table, 23 and 49.
+    assert first.hex().startswith(first_octets)
+    assert again == first
+
+
+@pytest.mark.rfc("table-size-update")
+def test_a_smaller_table_is_announced_by_the_next_block():
+    encoder = FieldEncoder()
+    encoder.encode([(b"x", b"y")])
+
+    encoder.set_table_size(0)
+
+    # RFC 7541 §6.3: 001, then the size.
+    assert encoder.encode([(b":method", b"GET")]).hex() == "2082"
+    assert encoder.encode([(b":method", b"GET")]).hex() == "82"
+
+
+@pytest.mark.rfc("table-size-update")
+def test_a_smaller_table_is_announced_by_the_very_first_block():
+    encoder = FieldEncoder()
+
+    encoder.set_table_size(30)
+
+    assert encoder.encode([(b":method", b"GET")]).hex() == "3e82"
+
+
+@pytest.mark.rfc("table-size-update")
+@pytest.mark.parametrize("used_before", [False, True])
+@pytest.mark.parametrize(
+    ("sizes", "updates"),
+    [
+        ([4096], ""),
+        ([65536, 4096], ""),
+        ([100, 4096], "3f453fe11f"),
+        ([100, 65536, 70000], "3f453fe11f"),
+        ([100, 0, 30, 20, 30], "203e"),
+        ([100, 100], "3f45"),
+        ([30, 20], "34"),
+    ],
+)
+def test_of_several_changes_the_smallest_and_the_last_are_announced(used_before, sizes, updates):
+    encoder = FieldEncoder()
+    if used_before:
+        encoder.encode([(b"x", b"y")])
+
+    for size in sizes:
+        encoder.set_table_size(size)
+
+    assert encoder.encode([(b":method", b"GET")]).hex() == updates + "82"
+
+
+def test_a_table_larger_than_the_default_is_not_used():
+    encoder = FieldEncoder()
+
+    encoder.set_table_size(2**32 - 1)
+
+    assert encoder.encode([(b":method", b"GET")]).hex() == "82"
+
+
+@pytest.mark.rfc("decoding-error")
+@pytest.mark.parametrize(
+    "octets",
+    [
+        "80",  # index 0
+        "be",  # entry 62 of an empty table
+        "40",  # a literal without a name
+        "0001610561",  # a value shorter than it says
+        "3fe21f",  # a table of 4097 octets
+        "8220",  # a table size update behind a field
+        "7fffffffffffffffffffff7f",  # an integer without an end
+        "00016181ff",  # Huffman: the padding is EOS's beginning, but all of an octet
+        "000184ffffffff00",  # Huffman: EOS itself
+    ],
+)
+def test_a_block_that_does_not_decode_is_a_compression_error(octets):
+    with pytest.raises(PeerError) as caught:
+        FieldDecoder().decode(bytes.fromhex(octets))
+
+    assert (caught.value.error_code, caught.value.stream_id) == (ErrorCode.COMPRESSION_ERROR, 0)
+
+
+@given(st.lists(st.binary(max_size=40)))
+def test_any_octets_decode_or_are_a_peers_fault(blocks):
+    decoder = FieldDecoder()
+    fault = None
+    for block in blocks:
+        try:
+            fields = decoder.decode(block)
+        except PeerError as error:
+            fault = error
+            break
+        assert all(type(part) is bytes for field in fields for part in field)
+
+    if fault is not None:
+        assert (fault.error_code, fault.stream_id) == (ErrorCode.COMPRESSION_ERROR, 0)
+
+
+def test_a_section_may_be_as_large_as_was_announced_and_no_larger():
+    # 32 octets a line, and this line's name.
+    largest = bytes(FIELD_SECTION_OCTETS_MAX - 33)
+    fits = Encoder().encode([(b"a", largest)], huffman=False)
+    over = Encoder().encode([(b"a", largest + b"\0")], huffman=False)
+
+    assert FieldDecoder().decode(fits) == [(b"a", largest)]
+    with pytest.raises(PeerError) as caught:
+        FieldDecoder().decode(over)
+
+    assert (caught.value.error_code, caught.value.stream_id) == (ErrorCode.ENHANCE_YOUR_CALM, 0)
+
+
+def test_a_small_block_cannot_become_a_large_section():
+    # One entry of 4000 octets, and a reference to it in every octet that follows.
+    bomb = Encoder().encode([(b"a", b"x" * 4000)], huffman=False) + b"\xbe" * 16000
+
+    with pytest.raises(PeerError) as caught:
+        FieldDecoder().decode(bomb)
+
+    assert (caught.value.error_code, caught.value.stream_id) == (ErrorCode.ENHANCE_YOUR_CALM, 0)
+
+
+def test_hpack_is_not_imported_before_the_first_field_block():
+    program = (
+        "import sys; from h2lite.connection import Connection\n"
+        "core = Connection(); core.ping(b'12345678', 0.0); core.data_to_send(0.0)\n"
+        "core.receive_data(bytes.fromhex('000006040000000000000100000000'), 0.0)\n"
+        "assert core.settings_received and 'hpack' not in sys.modules"
+    )
+
+    subprocess.run([sys.executable, "-c", program], check=True)
