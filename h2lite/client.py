@@ -406,6 +406,7 @@ class PooledConnection:
         call = self._calls.get(event.stream_id)
         if call is None:
             self._connection.data_consumed(event.stream_id, len(event.data))
+            self._loop.touch(self._link)
             return
         if event.data:
             call.chunks.append(bytes(event.data))

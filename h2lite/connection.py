@@ -26,8 +26,11 @@ from .fields import (
     FIELD_SECTION_OCTETS_MAX,
     FieldDecoder,
     FieldEncoder,
+    content_of_response,
+    declared_length,
     request_fault,
     response_fault,
+    section_size,
     trailers_fault,
 )
 from .framer import CLIENT_PREFACE, Framer
@@ -40,6 +43,7 @@ from .frames import (
     DataFrame,
     GoAwayFrame,
     HeadersFrame,
+    OversizedFrame,
     PingFrame,
     PriorityFrame,
     PushPromiseFrame,
@@ -49,7 +53,7 @@ from .frames import (
     WindowUpdateFrame,
     encode_header,
 )
-from .settings import LocalSettings, PeerSettings, SettingId
+from .settings import UNLIMITED, LocalSettings, PeerSettings, SettingId
 from .stream import (
     CLOSED,
     HALF_CLOSED_LOCAL,
@@ -82,6 +86,10 @@ CONCURRENT_STREAMS_MAX = 100  # the RFC's own advice for the least to allow (§6
 PINGS_IN_FLIGHT_MAX = 8  # more outstanding than this says nothing new about the peer
 ANSWERS_QUEUED_MAX = 1000  # acks and resets for a peer that does not read them
 CONTINUATIONS_MAX = 16  # a field block is at most 64 KiB decoded; no honest one needs more
+RESETS_REMEMBERED_MAX = 128  # streams whose reset decides how a late frame on them is taken
+SKIPS_REMEMBERED_MAX = 16  # runs of stream identifiers a client has passed over
+DEBUG_DATA_OCTETS_MAX = 256  # of a GOAWAY that tells a peer its fault
+SETTINGS_ACK_TIMEOUT_S = 30.0  # of silence: octets that arrive show that the peer is at work
 DATA_FRAME_OCTETS_MAX = 16384  # larger frames would make a PING wait longer behind one
 SEND_OCTETS = 65536  # what one data_to_send offers by default
 
@@ -106,6 +114,9 @@ class Connection:
         "goaway_sent",
         "_next_stream_id",
         "_last_peer_stream_id",
+        "_resets",
+        "_skips",
+        "_active_at",
         "_encoder",
         "_decoder",
         "_block",
@@ -119,6 +130,7 @@ class Connection:
         "_refused",
         "_control",
         "_answers",
+        "_answers_sent",
         "_sections",
         "_openers",
         "_round",
@@ -139,6 +151,9 @@ class Connection:
         self.goaway_sent: GoAwayFrame | None = None
         self._next_stream_id = 1 if client else 2
         self._last_peer_stream_id = 0
+        self._resets: dict[int, bool] = {}  # stream -> whether it was we who reset it
+        self._skips: list[range] = []  # stream identifiers the client can never use again
+        self._active_at: float | None = None  # when an octet last came, at first: left
 
         self._encoder = FieldEncoder()
         self._decoder = FieldDecoder()
@@ -155,6 +170,7 @@ class Connection:
         self._refused: list[bytes] = []
         self._control: list[bytes] = []
         self._answers = 0  # of the queued frames, those the peer provoked
+        self._answers_sent = 0  # the same of what data_to_send returned last
         self._sections: deque[tuple[Stream, Fields | None, bool]] = deque()
         self._openers: deque[tuple[Stream, Fields]] = deque()
         self._round: deque[Stream] = deque()
@@ -171,10 +187,13 @@ class Connection:
         else:
             announced[SettingId.MAX_CONCURRENT_STREAMS] = CONCURRENT_STREAMS_MAX
         announced.update(settings or {})
+        if announced.get(SettingId.ENABLE_PUSH):
+            raise UsageError("push is not offered: ENABLE_PUSH stays 0")
         frame = SettingsFrame(tuple(announced.items()))
         self.peer_settings = PeerSettings(from_server=client)
-        self.local_settings = LocalSettings()
+        self.local_settings = LocalSettings(of_server=not client)
         self.local_settings.sent(frame.settings)
+        self._decoder.set_table_size(self.local_settings.largest(SettingId.HEADER_TABLE_SIZE))
         self._framer = Framer(
             self.local_settings.largest(SettingId.MAX_FRAME_SIZE), from_client=not client
         )
@@ -198,6 +217,7 @@ class Connection:
         events: list[Event] = []
         if self.closed:
             return events
+        self._active_at = now
         self._framer.feed(data)
         next_frame = self._framer.next_frame
         while True:
@@ -224,15 +244,38 @@ class Connection:
         Call it for dropped content too; the stream may have ended meanwhile.
         Source: RFC 9113 §5.2.2, §6.9.
         """
-        if not 0 <= octets <= self._unread:
-            raise UsageError(f"{octets} octets consumed, {self._unread} are unread")
+        stream = self.streams.get(stream_id)
+        unread = self._unread if stream is None else stream.unread_octets
+        if not 0 <= octets <= unread:
+            raise UsageError(f"{octets} octets consumed, {unread} are unread")
         self._unread -= octets
         returned = min(octets, self._withheld)
         self._withheld -= returned
+        if self.closed:
+            return
         self._credit_connection(returned)
-        stream = self.streams.get(stream_id)
         if stream is not None:
+            stream.unread_octets -= octets
             self._credit_stream(stream, octets)
+
+    def next_deadline(self) -> float | None:
+        """When `handle_deadline` has something to judge, in absolute seconds; None: never.
+
+        Later octets may put it off, so ask again before acting on it.
+        """
+        if self.closed or self._active_at is None or not self.local_settings.unacked:
+            return None
+        return self._active_at + SETTINGS_ACK_TIMEOUT_S
+
+    def handle_deadline(self, now: float) -> list[Event]:
+        """Judge what should have come by now; harmless when called early."""
+        events: list[Event] = []
+        deadline = self.next_deadline()
+        if deadline is not None and now >= deadline:
+            # RFC 9113 §6.5.3 [settings-timeout]
+            text = f"SETTINGS not acknowledged, {SETTINGS_ACK_TIMEOUT_S:g} s without an octet"
+            self._refuse_frame(PeerError(ErrorCode.SETTINGS_TIMEOUT, text), events)
+        return events
 
     # -- calls -----------------------------------------------------------------------------
 
@@ -248,13 +291,15 @@ class Connection:
             raise UsageError("a server opens no streams")
         if not self.takes_requests:
             raise UsageError("the connection takes no new requests")
+        fields = [*fields]  # the caller may use its list again before this one has left
         _refuse(request_fault(fields))
-        stream = Stream(
-            0,
-            self.peer_settings[SettingId.INITIAL_WINDOW_SIZE],
-            self.local_settings.largest(SettingId.INITIAL_WINDOW_SIZE),
-        )
-        stream.end_queued = end_stream
+        if (b":method", b"CONNECT") in fields:
+            # RFC 9113 §8.5 [connect-tunnel]
+            raise LocalProtocolError("CONNECT is not offered")
+        self._check_section_size(fields)
+        stream = Stream(may_send_content=True)
+        stream.answers_head = (b":method", b"HEAD") in fields
+        stream.announce(declared_length(fields), end_stream)
         self._openers.append((stream, fields))
         return stream
 
@@ -263,11 +308,34 @@ class Connection:
 
         Raises LocalProtocolError as send_request; UsageError when the stream has ended.
         """
-        if stream.end_queued or stream.state in (CLOSED, HALF_CLOSED_LOCAL):
+        self._check_open_for_sending()
+        # RFC 9113 §8.1 [one-final-response]
+        if self.client or stream.may_send_content or stream.state in (CLOSED, HALF_CLOSED_LOCAL):
             raise UsageError(f"stream {stream.stream_id} takes no response any more")
+        fields = [*fields]
         _refuse(response_fault(fields))
-        stream.end_queued = end_stream
+        self._check_section_size(fields)
+        status = int(fields[0][1])
+        if status >= 200:
+            content = content_of_response(status, fields, stream.answers_head)
+            stream.announce(content, end_stream)
+            stream.may_send_content = True
+        elif end_stream:
+            # RFC 9113 §8.1 [interim-end-stream]
+            raise LocalProtocolError("an interim response cannot end the stream")
         self._sections.append((stream, fields, end_stream))
+
+    def _check_open_for_sending(self) -> None:
+        if self.closed:
+            raise UsageError("the connection is closed")
+
+    def _check_section_size(self, fields: Fields) -> None:
+        # RFC 9113 §6.5.2 [header-list-size-kept]: advice, but who ignores it is refused.
+        limit = self.peer_settings[SettingId.MAX_HEADER_LIST_SIZE]
+        if limit < UNLIMITED and section_size(fields) > limit:
+            raise LocalProtocolError(
+                f"field section of {section_size(fields)} octets, the peer takes {limit}"
+            )
 
     def send_data(self, stream: Stream, data: Octets, end_stream: bool = False) -> None:
         """Queue content; it is framed as windows and the socket allow.
@@ -275,11 +343,14 @@ class Connection:
         data   kept until it has left, so do not change it; `stream.queued_octets` counts it
         Raises UsageError when the stream's end was queued before, or it was reset.
         """
+        self._check_open_for_sending()
         stream.queue(data, end_stream)
         self._queue_end_or_data(stream)
 
     def send_trailers(self, stream: Stream, fields: Fields) -> None:
         """Queue the trailer section that ends the stream, behind its content."""
+        self._check_open_for_sending()
+        fields = [*fields]
         _refuse(trailers_fault(fields))
         stream.queue(b"", True)
         stream.trailers = fields
@@ -299,12 +370,49 @@ class Connection:
         """
         if stream.state == CLOSED:
             return
-        if stream.state == IDLE:
+        if stream.state == IDLE or self.closed:
             stream.drop()
             return
+        frame = RstStreamFrame(stream.stream_id, error_code).encode()
         stream.send(SEND_RESET)
-        self._control.append(RstStreamFrame(stream.stream_id, error_code).encode())
+        self._control.append(frame)
+        self._note_reset(stream.stream_id, by_us=True)
         self._close_stream(stream)
+
+    def update_settings(self, settings: dict[int, int], now: float) -> None:
+        """Ask something else of the peer: one SETTINGS frame, in force as §6.5.3 says.
+
+        settings   {SettingId: value}, sent in this order
+        Raises UsageError for a value the RFC forbids, when too many await their ack, or on a
+        closed connection; nothing is changed then.
+        """
+        self._check_open_for_sending()
+        frame = SettingsFrame(tuple(settings.items()))
+        before = self._receive_limits()
+        self.local_settings.sent(frame.settings)
+        self._apply_receive_limits(before)
+        if self._active_at is not None:
+            self._active_at = now
+        self._control.append(frame.encode())
+
+    def _receive_limits(self) -> tuple[int, int]:
+        """What the peer may use by now: stream window, HPACK table."""
+        largest = self.local_settings.largest
+        return largest(SettingId.INITIAL_WINDOW_SIZE), largest(SettingId.HEADER_TABLE_SIZE)
+
+    def _apply_receive_limits(self, before: tuple[int, int]) -> None:
+        """Raised limits hold from when they are sent, lowered ones from their ack.
+
+        Between the two the peer may use either, so the larger one is granted.
+        """
+        window, table = self._receive_limits()
+        announced = self.local_settings.announced(SettingId.INITIAL_WINDOW_SIZE)
+        self._framer.max_frame_size = self.local_settings.largest(SettingId.MAX_FRAME_SIZE)
+        # RFC 9113 §6.9.2 [initial-window-receive], §6.9.3 [window-reduced]
+        for stream in self.streams.values():
+            stream.receive_window.resize(window - before[0], announced)
+        if table != before[1]:
+            self._decoder.set_table_size(table)
 
     def ping(self, opaque_data: bytes, now: float) -> None:
         """Queue one PING; its answer arrives later as PingAcked.
@@ -314,8 +422,7 @@ class Connection:
         Raises UsageError on a closed connection, for a value in flight, or when
         PINGS_IN_FLIGHT_MAX wait; nothing is queued then.  Source: RFC 9113 §6.7.
         """
-        if self.closed:
-            raise UsageError("the connection is closed")
+        self._check_open_for_sending()
         if opaque_data in self._pings:
             raise UsageError(f"PING value 0x{opaque_data.hex()} is still in flight")
         if len(self._pings) >= PINGS_IN_FLIGHT_MAX:
@@ -327,18 +434,37 @@ class Connection:
         """Stop waiting for a PING's ack; a late one is then an UnknownPingAcked."""
         self._pings.pop(opaque_data, None)
 
+    def announce_goaway(self) -> None:
+        """Queue a GOAWAY that refuses nothing yet: the peer is to open no more streams.
+
+        Those it has opened before it reads this are still accepted, until `goaway`, which
+        should follow a round trip later.  Source: RFC 9113 §6.8.
+        """
+        # RFC 9113 §6.8 [goaway-two-phase]
+        if self.goaway_sent is None and not self.closed:
+            self.goaway_sent = GoAwayFrame(MAX_STREAM_ID, ErrorCode.NO_ERROR)
+            self._control.append(self.goaway_sent.encode())
+
     def goaway(self, error_code: int = ErrorCode.NO_ERROR, debug_data: bytes = b"") -> None:
         """Queue a GOAWAY: streams accepted so far finish, no more are accepted.
 
-        With an error code the connection is closed: it accepts nothing more.
+        error_code   other than NO_ERROR, the connection is closed: it accepts nothing more
+        debug_data   must fit one frame of the peer's MAX_FRAME_SIZE
+        Raises UsageError for values that do not fit; does nothing on a closed connection.
         Source: RFC 9113 §6.8, §5.4.1.
         """
+        # RFC 9113 §4.2 [frame-size-kept]
+        if len(debug_data) + 8 > self.peer_settings[SettingId.MAX_FRAME_SIZE]:
+            raise UsageError(f"debug_data of {len(debug_data)} octets does not fit a frame")
+        if self.closed:
+            return
         last = self._last_peer_stream_id
         if self.goaway_sent is not None:
             # RFC 9113 §6.8 [goaway-not-raised]
             last = min(last, self.goaway_sent.last_stream_id)
-        self.goaway_sent = GoAwayFrame(last, error_code, debug_data)
-        self._control.append(self.goaway_sent.encode())
+        frame = GoAwayFrame(last, error_code, debug_data)
+        self._control.append(frame.encode())
+        self.goaway_sent = frame
         if error_code != ErrorCode.NO_ERROR:
             self.closed = True
             self._forget_streams_output()
@@ -380,6 +506,8 @@ class Connection:
         if self._begun:
             parts.append(self._begun)
             self._begun = b""
+            if self._active_at is None:
+                self._active_at = now
         first_urgent = len(parts)
         if self._urgent:
             self._stamp_pings(now)
@@ -392,7 +520,7 @@ class Connection:
         if self._control:
             parts += self._control
             self._control = []
-        self._answers = 0
+        self._answers_sent, self._answers = self._answers, 0
         if parts:
             lengths += map(len, parts)
         if self._sections or self._openers or self._round:
@@ -422,13 +550,16 @@ class Connection:
                 self._refused.append(unit)
             start = end
         self._urgent[:0] = urgent
+        # A peer that reads a little still owes us the reading of the rest.
+        self._answers += min(self._answers_sent, len(urgent) + len(self._refused))
 
     def _stamp_pings(self, now: float) -> None:
         for frame in self._urgent:
             if not frame[4] & FLAG_ACK:
                 opaque_data = frame[FRAME_HEADER_SIZE:]
-                if opaque_data in self._pings:
-                    self._pings[opaque_data] = (self._pings[opaque_data][0], now)
+                times = self._pings.get(opaque_data)
+                if times is not None:
+                    self._pings[opaque_data] = (times[0], now)
 
     def _frame_sections(self, parts: list[Octets], room: int) -> int:
         """Encode what can leave of responses, trailers and requests; return the room left."""
@@ -449,9 +580,8 @@ class Connection:
 
     def _open(self, parts: list[Octets], stream: Stream, fields: Fields) -> int:
         """Take the next stream identifier for a request and frame its header section."""
-        stream.stream_id = self._next_stream_id
+        self._put_in_use(stream, self._next_stream_id)
         self._next_stream_id += 2
-        self.streams[stream.stream_id] = stream
         # Content that was announced may have turned out to be none by now.
         ended = stream.end_queued and not stream.outgoing
         octets = self._frame_section(parts, stream, fields, ended and stream.trailers is None)
@@ -587,6 +717,9 @@ class Connection:
     def _refuse_frame(self, error: PeerError, events: list[Event]) -> bool:
         """Answer a fault with RST_STREAM or GOAWAY; True when the connection is over."""
         stream_id = error.stream_id
+        # RFC 9113 §5.1 [closed-nothing-sent]: but for the codes that say a stream is closed.
+        if self._is_closed(stream_id) and error.error_code not in _CODES_FOR_CLOSED:
+            return False
         # RFC 9113 §6.4 [rst-stream-not-idle]: an idle stream cannot be reset, so the
         # connection ends instead (§5.4.1 lets any stream error reach that far).
         if stream_id and not self._is_idle(stream_id):
@@ -596,7 +729,8 @@ class Connection:
             except PeerError as flood:
                 error = flood
         # RFC 9113 §5.4.1 [connection-error]
-        self.goaway(error.error_code, error.message.encode("ascii", "replace"))
+        text = error.message.encode("ascii", "replace")[:DEBUG_DATA_OCTETS_MAX]
+        self.goaway(error.error_code, text)
         self.closed = True
         events.append(ev.ConnectionFailed(error.error_code, error.message))
         return True
@@ -605,6 +739,7 @@ class Connection:
         # RFC 9113 §5.4.2 [stream-error]
         frame = RstStreamFrame(error.stream_id, error.error_code)
         self._answer(frame.encode(), self._control)
+        self._note_reset(error.stream_id, by_us=True)
         stream = self.streams.get(error.stream_id)
         if stream is not None:
             self._close_stream(stream)
@@ -620,7 +755,7 @@ class Connection:
         size = len(frame.data)
         try:
             if stream is None:
-                self._check_not_idle("DATA", frame.stream_id)
+                self._check_late("DATA", frame.stream_id)
             else:
                 self._take_data(stream, frame, octets, size)
         except PeerError:
@@ -631,6 +766,7 @@ class Connection:
             self._credit_connection(octets)
             return
         self._unread += size
+        stream.unread_octets += size
         if self._unread > UNREAD_OCTETS_MAX:
             self._withheld += size
             self._credit_connection(octets - size)
@@ -650,6 +786,7 @@ class Connection:
                 ErrorCode.PROTOCOL_ERROR, "DATA before the header section", frame.stream_id
             )
         stream.receive_window.receive(octets, frame.stream_id)
+        stream.count_received(size, frame.end_stream)
 
     def _on_headers(self, frame: HeadersFrame, now: float, events: list[Event]) -> None:
         if frame.end_headers:
@@ -677,22 +814,20 @@ class Connection:
         stream_id, end_stream = frame.stream_id, frame.end_stream
         stream = self.streams.get(stream_id)
         if stream is None:
-            if self.client or stream_id <= self._last_peer_stream_id:
-                # RFC 9113 §5.1 [closed-minimal]
-                self._check_not_idle("HEADERS", stream_id)
+            if self.client or not self._is_idle(stream_id):
+                # RFC 9113 §5.1 [closed-minimal]: decoded and discarded.
+                self._check_late("HEADERS", stream_id)
                 return
             stream = self._accept(stream_id)
             if stream is None:
                 return
         stream.receive(RECV_HEADERS)
         if stream.final_received:
-            self._on_trailers(stream_id, fields, end_stream, events)
+            self._on_trailers(stream, fields, end_stream, events)
         elif self.client:
             self._on_response(stream, fields, end_stream, events)
         else:
-            _refuse_message(request_fault(fields), stream_id)
-            stream.final_received = True
-            events.append(ev.RequestReceived(stream_id, fields, end_stream))
+            self._on_request(stream, fields, end_stream, events)
         if end_stream:
             self._peer_ended(stream)
 
@@ -701,20 +836,40 @@ class Connection:
         # RFC 9113 §5.1.1 [client-stream-odd]
         if stream_id % 2 == 0:
             raise PeerError(ErrorCode.PROTOCOL_ERROR, f"HEADERS on a server's stream {stream_id}")
-        # RFC 9113 §6.8 [goaway-ignores-new]
-        if self.goaway_sent is not None and stream_id > self.goaway_sent.last_stream_id:
-            return None
+        if stream_id > self._last_peer_stream_id + 2:
+            self._note_skipped(stream_id)
         self._last_peer_stream_id = stream_id
-        # RFC 9113 §5.1.2 [concurrency-exceeded]
-        if len(self.streams) >= self.local_settings.largest(SettingId.MAX_CONCURRENT_STREAMS):
+        # RFC 9113 §6.8 [goaway-ignores-new]: this frame and all that follow on that stream.
+        if self.goaway_sent is not None and stream_id > self.goaway_sent.last_stream_id:
+            self._note_reset(stream_id, by_us=True)
+            return None
+        # RFC 9113 §5.1.2 [concurrency-exceeded]: from the start, though the client may not have
+        # read our SETTINGS yet; it can try a refused stream again (§8.7).
+        if len(self.streams) >= self.local_settings.announced(SettingId.MAX_CONCURRENT_STREAMS):
             raise PeerError(ErrorCode.REFUSED_STREAM, "too many streams at once", stream_id)
-        stream = Stream(
-            stream_id,
-            self.peer_settings[SettingId.INITIAL_WINDOW_SIZE],
-            self.local_settings.largest(SettingId.INITIAL_WINDOW_SIZE),
-        )
-        self.streams[stream_id] = stream
+        stream = Stream(may_send_content=False)
+        self._put_in_use(stream, stream_id)
         return stream
+
+    def _put_in_use(self, stream: Stream, stream_id: int) -> None:
+        """The stream leaves "idle": from now on it has an identifier and windows."""
+        settings = self.local_settings
+        window = ReceiveWindow(
+            settings.announced(SettingId.INITIAL_WINDOW_SIZE),
+            settings.largest(SettingId.INITIAL_WINDOW_SIZE),
+        )
+        stream.open(stream_id, self.peer_settings[SettingId.INITIAL_WINDOW_SIZE], window)
+        self.streams[stream_id] = stream
+
+    def _on_request(
+        self, stream: Stream, fields: Fields, end_stream: bool, events: list[Event]
+    ) -> None:
+        _refuse_message(request_fault(fields), stream.stream_id)
+        stream.final_received = True
+        stream.answers_head = (b":method", b"HEAD") in fields
+        stream.expected = declared_length(fields)
+        stream.count_received(0, end_stream)
+        events.append(ev.RequestReceived(stream.stream_id, fields, end_stream))
 
     def _on_response(
         self, stream: Stream, fields: Fields, end_stream: bool, events: list[Event]
@@ -724,6 +879,8 @@ class Connection:
         status = int(next(value for name, value in fields if name == b":status"))
         if status >= 200:
             stream.final_received = True
+            stream.expected = content_of_response(status, fields, stream.answers_head)
+            stream.count_received(0, end_stream)
             events.append(ev.ResponseReceived(stream_id, status, fields, end_stream))
             return
         # RFC 9113 §8.1 [interim-end-stream]
@@ -732,12 +889,14 @@ class Connection:
         events.append(ev.InformationalReceived(stream_id, status, fields))
 
     def _on_trailers(
-        self, stream_id: int, fields: Fields, end_stream: bool, events: list[Event]
+        self, stream: Stream, fields: Fields, end_stream: bool, events: list[Event]
     ) -> None:
+        stream_id = stream.stream_id
         # RFC 9113 §8.1 [trailers-end-stream]
         if not end_stream:
             _refuse_message("a second header section does not end the stream", stream_id)
         _refuse_message(trailers_fault(fields), stream_id)
+        stream.count_received(0, end_stream)
         events.append(ev.TrailersReceived(stream_id, fields))
 
     def _on_priority(self, frame: PriorityFrame, now: float, events: list[Event]) -> None:
@@ -751,29 +910,33 @@ class Connection:
         if stream is None:
             return
         stream.receive(RECV_RESET)
+        self._note_reset(frame.stream_id, by_us=False)
         self._close_stream(stream)
         events.append(ev.StreamReset(frame.stream_id, frame.error_code, True))
 
     def _on_settings(self, frame: SettingsFrame, now: float, events: list[Event]) -> None:
         if frame.ack:
+            before = self._receive_limits()
             self.local_settings.acked()
+            self._apply_receive_limits(before)
             events.append(ev.SettingsAcked())
             return
         self.settings_received = True
-        before = self.peer_settings[SettingId.INITIAL_WINDOW_SIZE]
-        changed = self.peer_settings.update(frame.settings)
-        if SettingId.INITIAL_WINDOW_SIZE in changed:
-            self._resize_send_windows(changed[SettingId.INITIAL_WINDOW_SIZE] - before)
-        if SettingId.HEADER_TABLE_SIZE in changed:
-            self._encoder.set_table_size(changed[SettingId.HEADER_TABLE_SIZE])
+        window = self.peer_settings[SettingId.INITIAL_WINDOW_SIZE]
+        changes = self.peer_settings.update(frame.settings)
+        for identifier, value in changes:
+            if identifier == SettingId.INITIAL_WINDOW_SIZE:
+                self._resize_send_windows(value - window)
+                window = value
+            elif identifier == SettingId.HEADER_TABLE_SIZE:
+                self._encoder.set_table_size(value)
         # RFC 9113 §6.5.3 [settings-ack]
         self._answer(_SETTINGS_ACK, self._control)
-        events.append(ev.SettingsReceived(changed))
+        events.append(ev.SettingsReceived(dict(changes)))
 
     def _resize_send_windows(self, difference: int) -> None:
-        # RFC 9113 §6.9.2 [initial-window-adjusts]: open streams, and requests yet to leave.
-        waiting = [opener[0] for opener in self._openers]
-        for stream in [*self.streams.values(), *waiting]:
+        # RFC 9113 §6.9.2 [initial-window-adjusts]: open streams; the others start with it.
+        for stream in self.streams.values():
             # RFC 9113 §6.9.2 [initial-window-overflow]: the reach is the connection.
             stream.send_window.widen(difference)
             if stream.outgoing:
@@ -838,6 +1001,18 @@ class Connection:
         # RFC 9113 §5.5 [unknown-frame-discarded]
         pass
 
+    def _on_oversized(self, frame: OversizedFrame, now: float, events: list[Event]) -> None:
+        if frame.type == DataFrame.TYPE:
+            # RFC 9113 §6.9 [data-always-counted]: though nothing of it is kept.
+            self._receive_window.receive(frame.length)
+            self._credit_connection(frame.length)
+        # RFC 9113 §4.2 [frame-too-large]
+        raise PeerError(
+            ErrorCode.FRAME_SIZE_ERROR,
+            f"frame of {frame.length} octets on stream {frame.stream_id}",
+            frame.stream_id,
+        )
+
     # -- bookkeeping -----------------------------------------------------------------------
 
     def _is_idle(self, stream_id: int) -> bool:
@@ -845,6 +1020,39 @@ class Connection:
         if stream_id % 2 == (1 if self.client else 0):
             return stream_id >= self._next_stream_id
         return stream_id > self._last_peer_stream_id
+
+    def _is_closed(self, stream_id: int) -> bool:
+        return stream_id > 0 and stream_id not in self.streams and not self._is_idle(stream_id)
+
+    def _check_late(self, name: str, stream_id: int) -> None:
+        """DATA or HEADERS on a stream that is not open: raise what it costs, or let it pass.
+
+        It passes on a stream that we reset: it may have left before our RST_STREAM arrived.
+        """
+        self._check_not_idle(name, stream_id)
+        reset_by_us = self._resets.get(stream_id)
+        if reset_by_us:
+            return
+        # RFC 9113 §5.1.1 [stream-id-lower]
+        if any(stream_id in skipped for skipped in self._skips):
+            raise PeerError(
+                ErrorCode.PROTOCOL_ERROR, f"{name} on stream {stream_id}, which was passed over"
+            )
+        # RFC 9113 §6.1 [data-closed], §5.1 [closed-by-reset]: the stream's business. §5.1
+        # [closed-by-end]: HEADERS after END_STREAM would use the stream a second time.
+        reach = 0 if name == "HEADERS" and reset_by_us is None else stream_id
+        raise PeerError(ErrorCode.STREAM_CLOSED, f"{name} on closed stream {stream_id}", reach)
+
+    def _note_reset(self, stream_id: int, by_us: bool) -> None:
+        if len(self._resets) >= RESETS_REMEMBERED_MAX:
+            del self._resets[next(iter(self._resets))]
+        self._resets[stream_id] = by_us
+
+    def _note_skipped(self, stream_id: int) -> None:
+        # RFC 9113 §5.1.1 [lower-streams-close]
+        if len(self._skips) >= SKIPS_REMEMBERED_MAX:
+            del self._skips[0]
+        self._skips.append(range(self._last_peer_stream_id + 1, stream_id))
 
     def _check_not_idle(self, name: str, stream_id: int) -> None:
         # RFC 9113 §5.1 [idle-frames]
@@ -867,6 +1075,8 @@ class Connection:
             self._control.append(WindowUpdateFrame(stream.stream_id, increment).encode())
 
 
+# What may be said about a stream that is not open.
+_CODES_FOR_CLOSED = (ErrorCode.STREAM_CLOSED, ErrorCode.REFUSED_STREAM)
 _SETTINGS_ACK = SettingsFrame(ack=True).encode()
 
 _HANDLERS: dict[type[Frame], Callable[[Connection, Any, float, list[Event]], None]] = {
@@ -881,6 +1091,7 @@ _HANDLERS: dict[type[Frame], Callable[[Connection, Any, float, list[Event]], Non
     WindowUpdateFrame: Connection._on_window_update,
     ContinuationFrame: Connection._on_continuation,
     UnknownFrame: Connection._on_unknown,
+    OversizedFrame: Connection._on_oversized,
 }
 
 

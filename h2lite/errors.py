@@ -30,6 +30,12 @@ class ErrorCode:
 ERROR_NAMES = {code: name for name, code in vars(ErrorCode).items() if name.isupper()}
 
 
+def check_error_code(error_code: int) -> None:
+    """Raise UsageError for what is no 32-bit error code."""
+    if not 0 <= error_code < 2**32:
+        raise UsageError(f"error code {error_code}, want 0 to 2^32-1")
+
+
 def error_name(error_code: int) -> str:
     """The RFC's name of a code; a code the RFC does not know is shown as hexadecimal."""
     # RFC 9113 §7 [unknown-error-code]

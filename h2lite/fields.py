@@ -23,6 +23,7 @@ _NEVER_INDEXED = frozenset((b"authorization", b"proxy-authorization"))
 
 # RFC 9110 §5.6.2 (token) without upper case, and §5.5 (field value): what may not appear.
 _NAME_OCTETS = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
+_TOKEN_OCTETS = _NAME_OCTETS + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _VALUE_FORBIDDEN = bytes([*range(9), *range(10, 32), 127])
 
 _CONNECTION_SPECIFIC = frozenset(
@@ -67,10 +68,18 @@ class FieldEncoder:
 class FieldDecoder:
     """Field blocks to field sections; every block must pass through, even an unwanted one."""
 
-    __slots__ = ("_decoder",)
+    __slots__ = ("_decoder", "_table_size")
 
     def __init__(self) -> None:
         self._decoder: Decoder | None = None
+        self._table_size = INITIAL_VALUES[SettingId.HEADER_TABLE_SIZE]
+
+    def set_table_size(self, octets: int) -> None:
+        """Our HEADER_TABLE_SIZE: the most the peer's encoder may use from its next block on."""
+        # RFC 9113 §4.3.1 [table-size-reduced]: hpack refuses a block without the size update.
+        self._table_size = octets
+        if self._decoder is not None:
+            self._decoder.max_allowed_table_size = octets
 
     def decode(self, block: bytes) -> Fields:
         """The (name, value) pairs in order.
@@ -81,6 +90,7 @@ class FieldDecoder:
             from hpack import Decoder
 
             self._decoder = Decoder(max_header_list_size=FIELD_SECTION_OCTETS_MAX)
+            self._decoder.max_allowed_table_size = self._table_size
         from hpack import HPACKError, OversizedHeaderListError
 
         try:
@@ -97,20 +107,82 @@ class FieldDecoder:
             ) from None
 
 
+def section_size(fields: Fields) -> int:
+    """Octets of a field section as MAX_HEADER_LIST_SIZE counts them (RFC 9113 §6.5.2)."""
+    return sum(len(name) + len(value) + 32 for name, value in fields)
+
+
+def declared_length(fields: Fields) -> int | None:
+    """The content-length of a well-formed section; None when there is none."""
+    for name, value in fields:
+        if name == b"content-length":
+            return int(value)
+    return None
+
+
+def content_of_response(status: int, fields: Fields, answers_head: bool) -> int | None:
+    """Octets of content a response is to have; None: as many as come."""
+    # RFC 9113 §8.1.1 [no-content]: these have none, whatever content-length says.
+    if answers_head or status in (204, 304):
+        return 0
+    return declared_length(fields)
+
+
+def join_cookies(fields: Fields) -> Fields:
+    """The fields with all cookie lines made one, at the place of the first."""
+    # RFC 9113 §8.2.3 [cookie-joined]
+    crumbs = [value for name, value in fields if name == b"cookie"]
+    if len(crumbs) < 2:
+        return fields
+    first = next(index for index, field in enumerate(fields) if field[0] == b"cookie")
+    joined = [field for field in fields if field[0] != b"cookie"]
+    joined.insert(first, (b"cookie", b"; ".join(crumbs)))
+    return joined
+
+
 def request_fault(fields: Fields) -> str | None:
     """Why a request's header section is malformed; None: it is well-formed."""
     fault, pseudo = _split(fields, _REQUEST_PSEUDO)
     if fault:
         return fault
-    if pseudo.get(b":method") == b"CONNECT":
+    method = pseudo.get(b":method", b"")
+    # RFC 9113 §8.3.1 [request-pseudo]
+    if not method:
+        return ":method is missing or empty"
+    # RFC 9113 §8.3.1 [method-token]
+    if method.translate(None, _TOKEN_OCTETS):
+        return f":method of {method!r}"
+    authority = pseudo.get(b":authority")
+    if authority is not None:
+        fault = _authority_fault(authority, fields)
+        if fault:
+            return fault
+    if method == b"CONNECT":
         # RFC 9113 §8.5 [connect-pseudo]
         if set(pseudo) != {b":method", b":authority"}:
             return "CONNECT takes :method and :authority alone"
         return None
-    # RFC 9113 §8.3.1 [request-pseudo]
-    for name in (b":method", b":scheme", b":path"):
-        if not pseudo.get(name):
-            return f"{name.decode()} is missing or empty"
+    if not pseudo.get(b":scheme"):
+        return ":scheme is missing or empty"
+    path = pseudo.get(b":path")
+    if not path:
+        return ":path is missing or empty"
+    # RFC 9113 §8.3.1 [path-form]
+    if pseudo[b":scheme"] in (b"http", b"https") and path[:1] != b"/" and (
+        (method, path) != (b"OPTIONS", b"*")
+    ):
+        return f":path of {path!r}"
+    return None
+
+
+def _authority_fault(authority: bytes, fields: Fields) -> str | None:
+    # RFC 9113 §8.3.1 [authority-no-userinfo]
+    if not authority or b"@" in authority:
+        return f":authority of {authority!r}"
+    for name, value in fields:
+        # RFC 9113 §8.3.1 [host-differs]
+        if name == b"host" and value.lower() != authority.lower():
+            return f"host {value!r} differs from :authority {authority!r}"
     return None
 
 
@@ -140,7 +212,7 @@ def _split(
 ) -> tuple[str | None, dict[bytes, bytes]]:
     """The first fault of a field section, and its pseudo-header fields."""
     pseudo: dict[bytes, bytes] = {}
-    regular = False
+    regular = length_seen = False
     for name, value in fields:
         if name[:1] == b":":
             # RFC 9113 §8.3 [pseudo-unknown], [pseudo-repeated], [pseudo-late]
@@ -156,6 +228,11 @@ def _split(
             fault = _name_fault(name, value)
             if fault:
                 return fault, pseudo
+            if name == b"content-length":
+                # RFC 9113 §8.1.1 [content-length-valid]
+                if length_seen or not value.isdigit() or len(value) > 18:
+                    return f"content-length of {value!r}", pseudo
+                length_seen = True
         # RFC 9113 §8.2.1 [field-value]
         if len(value.translate(None, _VALUE_FORBIDDEN)) != len(value):
             return f"value of {name!r} holds a forbidden octet", pseudo

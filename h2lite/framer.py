@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from .errors import ErrorCode, PeerError
 from .frames import (
+    FLAG_ACK,
+    FLAG_END_HEADERS,
     FRAME_HEADER,
     FRAME_HEADER_SIZE,
     ContinuationFrame,
     DataFrame,
     Frame,
     HeadersFrame,
+    OversizedFrame,
+    PriorityFrame,
     PushPromiseFrame,
     SettingsFrame,
     decode_frame,
@@ -26,7 +30,9 @@ CLIENT_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA = DataFrame.TYPE
 _SETTINGS = SettingsFrame.TYPE
 _CONTINUATION = ContinuationFrame.TYPE
-_WITH_FIELD_BLOCK = (HeadersFrame, ContinuationFrame, PushPromiseFrame)
+_WITH_FIELD_BLOCK = frozenset((HeadersFrame.TYPE, PushPromiseFrame.TYPE, _CONTINUATION))
+# Types of RFC 9113 whose size concerns one stream; so it is with all types it does not define.
+_STREAM_WIDE = (DataFrame.TYPE, PriorityFrame.TYPE)
 _unpack_header = FRAME_HEADER.unpack_from
 
 
@@ -40,9 +46,11 @@ class Framer:
     __slots__ = (
         "max_frame_size",
         "_preface",
-        "_first",
+        "_skip",
+        "_before_frames",
         "_block_stream_id",
         "_data",
+        "_size",
         "_at",
         "_held",
         "_held_octets",
@@ -54,9 +62,11 @@ class Framer:
     ) -> None:
         self.max_frame_size = max_frame_size
         self._preface = CLIENT_PREFACE if from_client else b""
-        self._first = True
+        self._skip = 0  # octets of an oversized frame's payload still to be passed over
+        self._before_frames = True  # something has to be seen to before the next frame
         self._block_stream_id = 0  # of the field block that has begun and not ended
         self._data = b""
+        self._size = 0
         self._at = 0
         # An unfinished frame is held as the pieces it came in, and joined once it is whole:
         # joining at every recv would cost the square of its size.
@@ -80,6 +90,7 @@ class Framer:
             self._held.clear()
             self._held_octets = 0
         self._data = data
+        self._size = len(data)
         self._at = 0
 
     def next_frame(self) -> Frame | None:
@@ -88,45 +99,71 @@ class Framer:
         Raises PeerError.  After a stream error the faulty frame is gone and the next call goes
         on behind it; after a connection error nothing more may be asked.
         """
-        if self._preface and not self._take_preface():
+        if self._before_frames and not self._ready_for_frames():
             return None
-        data = self._data
+        data, size = self._data, self._size
         start = self._at + FRAME_HEADER_SIZE
-        if len(data) < start:
+        if size < start:
             self._hold(FRAME_HEADER_SIZE)
             return None
         high, low, type_, flags, stream_id = _unpack_header(data, self._at)
         length = high << 8 | low
         # RFC 9113 §4.1 [reserved-bit]
         stream_id &= 0x7FFFFFFF
-        if self._first:
-            self._check_first(data, type_, flags)
+        if type_ == _CONTINUATION or self._block_stream_id:
+            self._check_order(type_, stream_id)
         # RFC 9113 §4.2 [frame-too-large]: judged before the payload is waited for.
         if length > self.max_frame_size:
+            return self._skip_frame(type_, stream_id, length)
+        end = start + length
+        if size < end:
+            self._hold(FRAME_HEADER_SIZE + length)
+            return None
+        self._at = end
+        # Content stays where recv put it; everything else is small and copied.
+        payload = memoryview(data)[start:end] if type_ == _DATA else data[start:end]
+        frame = decode_frame(type_, flags, stream_id, payload)
+        # Looked up by number: an isinstance here cost a tenth of parsing a PING.
+        if type_ in _WITH_FIELD_BLOCK:
+            self._block_stream_id = 0 if flags & FLAG_END_HEADERS else stream_id
+        return frame
+
+    def _ready_for_frames(self) -> bool:
+        """What stands before the next frame: the preface at first, then an oversized payload.
+
+        True when a frame header comes next; what is needed for that may not be there yet.
+        """
+        if self._preface and not self._take_preface():
+            return False
+        if self._skip:
+            skipped = min(self._skip, self._size - self._at)
+            self._skip -= skipped
+            self._at += skipped
+            self._before_frames = self._skip > 0
+        elif self._size - self._at >= FRAME_HEADER_SIZE:
+            _, _, type_, flags, _ = _unpack_header(self._data, self._at)
+            self._check_first(type_, flags)
+            self._before_frames = False
+        return True
+
+    def _skip_frame(self, type_: int, stream_id: int, length: int) -> OversizedFrame:
+        """A frame over the limit: pass over its payload, where its size concerns one stream."""
+        # RFC 9113 §4.2 [frame-too-large-connection]
+        if stream_id == 0 or (type_ <= _CONTINUATION and type_ not in _STREAM_WIDE):
             raise PeerError(
                 ErrorCode.FRAME_SIZE_ERROR,
                 f"frame of {length} octets, at most {self.max_frame_size} allowed",
             )
-        if type_ == _CONTINUATION or self._block_stream_id:
-            self._check_order(type_, stream_id)
-        end = start + length
-        if len(data) < end:
-            self._hold(FRAME_HEADER_SIZE + length)
-            return None
-        self._at = end
-        self._first = False
-        # Content stays where recv put it; everything else is small and copied.
-        payload = memoryview(data)[start:end] if type_ == _DATA else data[start:end]
-        frame = decode_frame(type_, flags, stream_id, payload)
-        if isinstance(frame, _WITH_FIELD_BLOCK):
-            self._block_stream_id = 0 if frame.end_headers else stream_id
-        return frame
+        self._at += FRAME_HEADER_SIZE
+        self._skip = length
+        self._before_frames = True
+        return OversizedFrame(type_, stream_id, length)
 
     def _hold(self, needed: int) -> None:
         """Keep what is left until `needed` octets of it are there."""
         rest = self._data[self._at :]
         self._data = b""
-        self._at = 0
+        self._size = self._at = 0
         if rest:
             self._held.append(rest)
             self._held_octets = len(rest)
@@ -142,11 +179,12 @@ class Framer:
         self._preface = self._preface[len(offered) :]
         return not self._preface
 
-    def _check_first(self, data: bytes, type_: int, flags: int) -> None:
+    def _check_first(self, type_: int, flags: int) -> None:
         """Each side begins with SETTINGS, and not with an ack."""
         # RFC 9113 §3.4 [first-frame-settings]
-        if type_ == _SETTINGS and not flags & 0x1:
+        if type_ == _SETTINGS and not flags & FLAG_ACK:
             return
+        data = self._data[self._at :]
         if data.startswith(b"HTTP/"):
             raise PeerError(ErrorCode.PROTOCOL_ERROR, "the peer speaks HTTP/1.1, not HTTP/2")
         raise PeerError(

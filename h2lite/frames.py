@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from struct import Struct, unpack_from
 
-from .errors import ErrorCode, PeerError, UsageError, error_name
+from .errors import ErrorCode, PeerError, UsageError, check_error_code, error_name
 from .settings import setting_name
 from .value import Value
 
@@ -85,10 +85,8 @@ def _on_connection(name: str, stream_id: int) -> None:
         raise PeerError(ErrorCode.PROTOCOL_ERROR, f"{name} on stream {stream_id}, want 0")
 
 
-def _pad(payload: Octets, pad_length: int | None) -> tuple[int, Octets]:
-    """The PADDED flag and the padded payload; None: neither."""
-    if pad_length is None:
-        return 0, payload
+def _pad(payload: Octets, pad_length: int) -> tuple[int, bytes]:
+    """The PADDED flag and the padded payload."""
     if not 0 <= pad_length <= 255:
         raise UsageError(f"pad_length {pad_length}, want 0 to 255")
     # RFC 9113 §6.1 [padding-zeros]
@@ -169,7 +167,9 @@ class DataFrame(Frame):
         return len(self.data) + 1 + self.pad_length
 
     def encode(self) -> bytes:
-        flags, payload = _pad(self.data, self.pad_length)
+        flags, payload = 0, self.data
+        if self.pad_length is not None:
+            flags, payload = _pad(payload, self.pad_length)
         if self.end_stream:
             flags |= FLAG_END_STREAM
         return encode_frame(self.TYPE, flags, self.stream_id, payload)
@@ -262,8 +262,7 @@ class HeadersFrame(Frame):
         self.pad_length = pad_length
 
     def encode(self) -> bytes:
-        payload = self.field_block
-        flags = 0
+        flags, payload = 0, self.field_block
         if self.priority is not None:
             payload = self.priority.encode() + payload
             flags = FLAG_PRIORITY
@@ -367,6 +366,7 @@ class RstStreamFrame(Frame):
         self.error_code = error_code
 
     def encode(self) -> bytes:
+        check_error_code(self.error_code)
         return encode_frame(self.TYPE, 0, self.stream_id, _U32.pack(self.error_code))
 
     @classmethod
@@ -469,11 +469,15 @@ class PushPromiseFrame(Frame):
         self.pad_length = pad_length
 
     def encode(self) -> bytes:
-        payload = _U32.pack(self.promised_stream_id & MAX_STREAM_ID) + self.field_block
-        flags, padded = _pad(payload, self.pad_length)
+        if self.promised_stream_id >> 31:
+            raise UsageError(f"promised stream {self.promised_stream_id} is over {MAX_STREAM_ID}")
+        payload: bytes = _U32.pack(self.promised_stream_id) + self.field_block
+        flags = 0
+        if self.pad_length is not None:
+            flags, payload = _pad(payload, self.pad_length)
         if self.end_headers:
             flags |= FLAG_END_HEADERS
-        return encode_frame(self.TYPE, flags, self.stream_id, padded)
+        return encode_frame(self.TYPE, flags, self.stream_id, payload)
 
     @classmethod
     def decode(cls, flags: int, stream_id: int, payload: Octets) -> PushPromiseFrame:
@@ -561,6 +565,7 @@ class GoAwayFrame(Frame):
     def encode(self) -> bytes:
         if self.last_stream_id >> 31:
             raise UsageError(f"last_stream_id {self.last_stream_id} is over {MAX_STREAM_ID}")
+        check_error_code(self.error_code)
         payload = _TWO_U32.pack(self.last_stream_id, self.error_code) + self.debug_data
         return encode_frame(self.TYPE, 0, 0, payload)
 
@@ -673,6 +678,25 @@ class UnknownFrame(Frame):
 
     def details(self) -> str:
         return f"type=0x{self.type:02x} flags=0x{self.flags:02x} octets={len(self.payload)}"
+
+
+class OversizedFrame(Frame):
+    """A frame larger than allowed, and skipped; nothing of its payload was kept.  (RFC 9113 §4.2)
+
+    type     its type octet, one whose size concerns its stream alone
+    length   octets of its payload
+    """
+
+    __slots__ = ("type", "stream_id", "length")
+    NAME = "OVERSIZED"
+
+    def __init__(self, type_: int, stream_id: int, length: int) -> None:
+        self.type = type_
+        self.stream_id = stream_id
+        self.length = length
+
+    def details(self) -> str:
+        return f"type=0x{self.type:02x} octets={self.length}"
 
 
 FRAME_CLASSES = (

@@ -12,6 +12,7 @@ import socket
 import time
 from heapq import heappop, heappush
 
+from .connection import SETTINGS_ACK_TIMEOUT_S
 from .events import ConnectionEnded
 
 TYPE_CHECKING = False
@@ -196,13 +197,19 @@ class Link(Source):
         self._finishing = False
         loop.watch(self, transport.sock.fileno(), READ)
         loop.touch(self)
+        loop.set_deadline(self, loop.clock() + SETTINGS_ACK_TIMEOUT_S)
 
     def ready(self, mask: int, now: float) -> list[Value]:
         if mask & WRITE:
             self._blocked = False
             self.loop.watch(self, self.transport.sock.fileno(), READ)
-        self.loop.touch(self)
-        return self._receive(now) if mask & READ else []
+            self.loop.touch(self)
+        if not mask & READ:
+            return []
+        events = self._receive(now)
+        if self.connection.has_output or self._finishing:
+            self.loop.touch(self)
+        return events
 
     def _receive(self, now: float) -> list[Value]:
         """One recv, and what TLS has already decrypted beyond it."""
@@ -265,7 +272,13 @@ class Link(Source):
             self.loop.set_deadline(self, self.loop.clock() + LINGER_S)
 
     def handle_deadline(self, now: float) -> list[Value]:
-        return self.end("closed here")
+        if self._finishing:
+            return self.end("closed here")
+        events: list[Value] = [*self.connection.handle_deadline(now)]
+        self.loop.touch(self)
+        # Octets have put it off meanwhile: an octet itself touches no timer.
+        self.loop.set_deadline(self, self.connection.next_deadline())
+        return events
 
     def end(self, reason: str) -> list[Value]:
         """The transport is of no more use: stop watching it, close it, report the end once."""

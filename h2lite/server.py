@@ -13,6 +13,7 @@ import sys
 from . import events as ev
 from .connection import Connection
 from .errors import ErrorCode, TLSError, UsageError
+from .fields import join_cookies
 from .loop import READ, Link, Loop, Source, monotonic
 from .stream import CLOSED
 from .transport import TLSTransport, Transport, address_text, prepare
@@ -56,7 +57,7 @@ class Request(Value):
         self.path = pseudo.get(b":path", b"").decode("latin-1")
         self.headers = [
             (name.decode("ascii"), value.decode("latin-1"))
-            for name, value in fields
+            for name, value in join_cookies(fields)
             if not name.startswith(b":")
         ]
         self.body = body
@@ -345,7 +346,9 @@ class Server:
         )
         reply = None
         try:
-            reply = self._handler(request)
+            # RFC 9110 §9.3.6: a tunnel is what CONNECT asks for, and no handler offers one.
+            connect = request.method == "CONNECT"
+            reply = Reply(501, b"CONNECT is not offered\n") if connect else self._handler(request)
             fields = _response_fields(reply)
         except Exception:  # noqa: BLE001  a handler's fault is reported, and costs one stream
             sys.excepthook(*sys.exc_info())

@@ -78,27 +78,31 @@ class PeerSettings:
     def __getitem__(self, identifier: int) -> int:
         return self._values[identifier]
 
-    def update(self, settings: tuple[tuple[int, int], ...]) -> dict[int, int]:
-        """Take one SETTINGS frame; return the known settings that changed, with their values.
+    def update(self, settings: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
+        """Take one SETTINGS frame; return its changes of known settings, in order.
 
+        A setting that comes twice may stand there twice: HPACK has to know the lowest value
+        its table went through (RFC 7541 §4.2).
         Raises PeerError at the first value out of bounds; the connection is over then.
         """
-        before = dict(self._values)
+        changes = []
         # RFC 9113 §6.5.3 [settings-in-order]
         for identifier, value in settings:
             check_setting(identifier, value, self._from_server)
             # RFC 9113 §6.5.2 [unknown-setting]
-            if identifier in INITIAL_VALUES:
+            if identifier in INITIAL_VALUES and self._values[identifier] != value:
                 self._values[identifier] = value
-        return {key: value for key, value in self._values.items() if before[key] != value}
+                changes.append((identifier, value))
+        return changes
 
 
 class LocalSettings:
     """What we ask of the peer: in force once acknowledged, oldest SETTINGS first."""
 
-    __slots__ = ("_unacked", "_values")
+    __slots__ = ("_of_server", "_values", "_unacked")
 
-    def __init__(self) -> None:
+    def __init__(self, of_server: bool) -> None:
+        self._of_server = of_server
         self._values = dict(INITIAL_VALUES)
         self._unacked: list[tuple[tuple[int, int], ...]] = []
 
@@ -119,8 +123,11 @@ class LocalSettings:
         if len(self._unacked) >= SETTINGS_UNACKED_MAX:
             raise UsageError(f"{SETTINGS_UNACKED_MAX} SETTINGS frames await their ack")
         for identifier, value in settings:
+            # RFC 9113 §6.5.1: 16 and 32 bits.
+            if not 0 <= identifier < 2**16 or not 0 <= value < 2**32:
+                raise UsageError(f"setting {identifier}={value} does not fit its frame")
             try:
-                check_setting(identifier, value, from_server=False)
+                check_setting(identifier, value, self._of_server)
             except PeerError as error:
                 raise UsageError(f"{error.message} is out of bounds") from None
         self._unacked.append(settings)
@@ -136,6 +143,11 @@ class LocalSettings:
         before = dict(self._values)
         self._values.update(self._unacked.pop(0))
         return {key: before[key] for key in before if before[key] != self._values[key]}
+
+    def announced(self, identifier: int) -> int:
+        """The value we asked for last, acknowledged or not."""
+        sent = [value for frame in self._unacked for key, value in frame if key == identifier]
+        return sent[-1] if sent else self._values[identifier]
 
     def largest(self, identifier: int) -> int:
         """The largest value the peer may be using: the acknowledged one, or one on its way."""

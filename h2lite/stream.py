@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from .errors import ErrorCode, PeerError, UsageError
+from .errors import ErrorCode, LocalProtocolError, PeerError, UsageError
 from .window import ReceiveWindow, SendWindow
 
 TYPE_CHECKING = False
@@ -69,6 +69,10 @@ class Stream:
     receive_window   octets it may send us
     queued_octets    content waiting to be framed
     final_received   a final header section came (client: not a 1xx; server: the request)
+    may_send_content a final header section of ours was queued, so content may follow
+    unread_octets    content received and not yet consumed
+    answers_head     the request is a HEAD: the response has no content whatever it declares
+    expected         octets of content the peer declared, None when it did not
     """
 
     __slots__ = (
@@ -81,20 +85,40 @@ class Stream:
         "end_queued",
         "trailers",
         "final_received",
+        "may_send_content",
+        "unread_octets",
+        "answers_head",
+        "expected",
+        "_received_octets",
+        "_promised",
+        "_offered_octets",
         "scheduled",
     )
 
-    def __init__(self, stream_id: int, send_window: int, receive_window: int) -> None:
-        self.stream_id = stream_id
+    def __init__(self, may_send_content: bool) -> None:
+        self.stream_id = 0
         self.state = IDLE
-        self.send_window = SendWindow(send_window)
-        self.receive_window = ReceiveWindow(receive_window)
+        self.send_window = SendWindow(0)
+        self.receive_window = ReceiveWindow(0)
         self.outgoing: deque[Octets] = deque()
         self.queued_octets = 0
         self.end_queued = False  # the caller has said that nothing follows
         self.trailers: Fields | None = None
         self.final_received = False
+        self.may_send_content = may_send_content
+        self.unread_octets = 0
+        self.answers_head = False
+        self.expected: int | None = None
+        self._received_octets = 0
+        self._promised: int | None = None  # octets of content we declared
+        self._offered_octets = 0
         self.scheduled = False  # stands in the connection's round of streams with DATA
+
+    def open(self, stream_id: int, send_window: int, receive_window: ReceiveWindow) -> None:
+        """Take an identifier and windows, as they stand when the stream leaves "idle"."""
+        self.stream_id = stream_id
+        self.send_window.size = send_window
+        self.receive_window = receive_window
 
     def receive(self, signal: int) -> None:
         """The peer did `signal`.  Raises PeerError where §5.1 does not allow it."""
@@ -118,10 +142,44 @@ class Stream:
             )
         self.state = state
 
+    def count_received(self, octets: int, end_stream: bool) -> None:
+        """Hold received content against what was declared.  Raises PeerError."""
+        self._received_octets += octets
+        if self.expected is None:
+            return
+        received = self._received_octets
+        # RFC 9113 §8.1.1 [content-length]
+        if received > self.expected or (end_stream and received != self.expected):
+            raise PeerError(
+                ErrorCode.PROTOCOL_ERROR,
+                f"malformed message: {received} octets of content, {self.expected} declared",
+                self.stream_id,
+            )
+
+    def announce(self, content_octets: int | None, end_stream: bool) -> None:
+        """Our header section is about to be queued; it declares that much content.
+
+        Raises LocalProtocolError when the stream ends with it and content was declared.
+        """
+        if end_stream and content_octets:
+            raise LocalProtocolError(f"{content_octets} octets of content declared, none sent")
+        self._promised = content_octets
+        self.end_queued = end_stream
+
     def queue(self, data: Octets, end_stream: bool) -> None:
         """Put content behind what already waits.  Raises UsageError after the end was queued."""
         if self.end_queued or self.state in (CLOSED, HALF_CLOSED_LOCAL):
             raise UsageError(f"stream {self.stream_id} takes no more content")
+        # RFC 9113 §8.1 [header-section-first]
+        if not self.may_send_content:
+            raise LocalProtocolError(f"stream {self.stream_id}: a final response comes first")
+        offered = self._offered_octets + len(data)
+        promised = self._promised
+        if promised is not None and (offered > promised or (end_stream and offered != promised)):
+            raise LocalProtocolError(
+                f"{offered} octets of content on stream {self.stream_id}, {promised} declared"
+            )
+        self._offered_octets = offered
         if data:
             self.outgoing.append(memoryview(data))
             self.queued_octets += len(data)

@@ -40,16 +40,17 @@ class SendWindow:
 class ReceiveWindow:
     """What the peer may still send us, and what we owe it in WINDOW_UPDATE.
 
-    size    octets the peer may still send
+    size    octets the peer may still send; negative after a lowered setting
     owed    octets consumed and not yet given back
-    limit   octets the window holds when nothing is outstanding
+    limit   octets the peer was told the window holds when nothing is outstanding: fewer than
+            `size` while a lowered setting is on its way to it
     """
 
     __slots__ = ("limit", "size", "owed")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, size: int | None = None) -> None:
         self.limit = limit
-        self.size = limit
+        self.size = limit if size is None else size
         self.owed = 0
 
     def receive(self, octets: int, stream_id: int = 0) -> None:
@@ -62,6 +63,11 @@ class ReceiveWindow:
                 stream_id,
             )
         self.size -= octets
+
+    def resize(self, difference: int, limit: int) -> None:
+        """Our INITIAL_WINDOW_SIZE has changed what the peer may use, and what it was told."""
+        self.size += difference
+        self.limit = limit
 
     def consume(self, octets: int) -> int:
         """Give octets back; the increment to announce now, 0 while it would be a small one."""

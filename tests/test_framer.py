@@ -14,6 +14,7 @@ from h2lite.frames import (
     Frame,
     GoAwayFrame,
     HeadersFrame,
+    OversizedFrame,
     PingFrame,
     Priority,
     PriorityFrame,
@@ -194,15 +195,34 @@ def test_a_payload_may_be_as_long_as_max_frame_size(max_frame_size):
     assert drain(framer, [bytes(max_frame_size)]) == [DataFrame(1, bytes(max_frame_size))]
 
 
-@pytest.mark.rfc("frame-too-large")
-@pytest.mark.parametrize("type_", range(0x0B))
-@pytest.mark.parametrize("max_frame_size", [16384, 20000])
-def test_a_longer_payload_is_refused_before_it_has_come(type_, max_frame_size):
-    header = (max_frame_size + 1).to_bytes(3, "big") + bytes((type_, 0, 0, 0, 0, 1))
+CONNECTION_WIDE = [0x1, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9]  # all but DATA and PRIORITY
 
-    assert frames_of(SETTINGS + header, max_frame_size)[1:] == [
-        (FRAME_SIZE_ERROR, 0)
-    ]
+
+@pytest.mark.rfc("frame-too-large-connection")
+@pytest.mark.parametrize("max_frame_size", [16384, 20000])
+@pytest.mark.parametrize(
+    ("type_", "stream_id"), [*((type_, 1) for type_ in CONNECTION_WIDE), (0x0, 0), (0xB, 0)]
+)
+def test_a_longer_payload_of_the_connection_is_refused_before_it_has_come(
+    type_, stream_id, max_frame_size
+):
+    header = (max_frame_size + 1).to_bytes(3, "big") + bytes((type_, 0, 0, 0, 0, stream_id))
+    opened = HeadersFrame(1, b"", end_headers=False)
+    before = SETTINGS + (opened.encode() if type_ == 0x9 else b"")
+
+    assert frames_of(before + header, max_frame_size)[-1:] == [(FRAME_SIZE_ERROR, 0)]
+
+
+@pytest.mark.rfc("frame-too-large")
+@pytest.mark.parametrize("type_", [0x0, 0x2, 0xB, 0xFF])
+def test_a_longer_payload_of_one_stream_is_announced_and_passed_over(type_):
+    framer = begun(16384)
+    header = bytes.fromhex("004001") + bytes((type_, 0, 0, 0, 0, 5))
+
+    assert drain(framer, [header]) == [OversizedFrame(type_, 5, 16385)]
+    assert drain(framer, [bytes(10000), bytes(6384)]) == []
+    assert drain(framer, [b"\0" + A_PING.encode()]) == [A_PING]
+    assert framer.held_octets == 0
 
 
 @pytest.mark.rfc("frame-too-large")

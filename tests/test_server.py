@@ -19,10 +19,12 @@ from h2lite.client import PooledConnection, connect
 from h2lite.connection import STREAM_WINDOW, Connection
 from h2lite.errors import ConnectionLost, ErrorCode, StreamReset, TLSError
 from h2lite.events import DataReceived, GoAwayReceived, PingAcked, ResponseReceived
-from h2lite.frames import GoAwayFrame
+from h2lite.fields import FieldDecoder
+from h2lite.frames import GoAwayFrame, HeadersFrame
 from h2lite.server import REQUEST_OCTETS_MAX, Reply, Request, Server
 from h2lite.transport import server_context
 
+from .pair import block, parse
 from .running import PATIENCE_S, hello, needs_ipv6, serving
 
 GET = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/")]
@@ -101,6 +103,34 @@ def test_a_handler_gets_the_request_whole():
     assert (request.authority, request.body) == (authority, body)
     assert request.headers == [("x-one", "1"), ("content-length", str(len(body)))]
     assert request.address.startswith("127.0.0.1:")
+
+
+@pytest.mark.rfc("cookie-joined")
+def test_cookie_lines_are_joined_at_the_place_of_the_first():
+    lines = [(b"cookie", b"a=b"), (b"x", b"y"), (b"cookie", b"c=d; e=f")]
+
+    request = Request([*GET, *lines], b"", "")
+
+    assert request.headers == [("cookie", "a=b; c=d; e=f"), ("x", "y")]
+    assert Request([*GET, lines[0]], b"", "").headers == [("cookie", "a=b")]
+
+
+def test_connect_is_answered_501_without_asking_the_handler():
+    asked: list[Request] = []
+    connect_fields = block([(b":method", b"CONNECT"), (b":authority", b"example.org:443")])
+
+    def handler(request: Request) -> Reply:
+        asked.append(request)
+        return Reply(200)
+
+    with serving(handler) as server, raw_client(server) as raw:
+        raw.flush()  # our own core offers no CONNECT, so the request is written by hand
+        raw.sock.sendall(HeadersFrame(1, connect_fields, end_stream=True).encode())
+        raw.sock.shutdown(socket.SHUT_WR)
+        (response,) = [frame for frame in parse(raw.rest()) if isinstance(frame, HeadersFrame)]
+
+    assert (b":status", b"501") in FieldDecoder().decode(bytes(response.field_block))
+    assert asked == []
 
 
 def test_content_up_to_the_limit_is_taken_and_past_it_is_413():

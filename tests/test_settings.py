@@ -56,7 +56,12 @@ def test_a_known_setting_is_shown_by_its_name_and_an_unknown_one_as_a_number():
 
 @pytest.mark.rfc("settings-initial-values")
 @pytest.mark.parametrize(
-    "settings", [PeerSettings(from_server=True), PeerSettings(from_server=False), LocalSettings()]
+    "settings",
+    [
+        PeerSettings(from_server=True),
+        PeerSettings(from_server=False),
+        LocalSettings(of_server=False),
+    ],
 )
 def test_before_any_settings_the_initial_values_hold(settings):
     assert values(settings) == INITIALLY
@@ -127,7 +132,7 @@ def test_an_unknown_setting_changes_nothing(identifier):
 
     changed = settings.update(((identifier, 0), (MAX_FRAME_SIZE, 20000), (identifier, 2**32 - 1)))
 
-    assert changed == {MAX_FRAME_SIZE: 20000}
+    assert changed == [(MAX_FRAME_SIZE, 20000)]
     assert values(settings) == {**INITIALLY, MAX_FRAME_SIZE: 20000}
 
 
@@ -139,7 +144,12 @@ def test_of_two_values_for_one_setting_the_later_holds():
         ((INITIAL_WINDOW_SIZE, 1), (MAX_FRAME_SIZE, 20000), (INITIAL_WINDOW_SIZE, 2))
     )
 
-    assert changed == {INITIAL_WINDOW_SIZE: 2, MAX_FRAME_SIZE: 20000}
+    assert changed == [
+        (INITIAL_WINDOW_SIZE, 1),
+        (MAX_FRAME_SIZE, 20000),
+        (INITIAL_WINDOW_SIZE, 2),
+    ]
+    assert (settings[INITIAL_WINDOW_SIZE], settings[MAX_FRAME_SIZE]) == (2, 20000)
 
 
 @pytest.mark.rfc("settings-in-order")
@@ -151,17 +161,17 @@ def test_a_lawful_value_does_not_make_up_for_an_unlawful_one_before_it():
 def test_only_what_changed_is_reported():
     settings = PeerSettings(from_server=True)
 
-    assert settings.update(()) == {}
-    assert settings.update(((INITIAL_WINDOW_SIZE, 65535), (MAX_FRAME_SIZE, 20000))) == {
-        MAX_FRAME_SIZE: 20000
-    }
-    assert settings.update(((MAX_FRAME_SIZE, 20000),)) == {}
-    assert settings.update(((MAX_FRAME_SIZE, 16384),)) == {MAX_FRAME_SIZE: 16384}
+    assert settings.update(()) == []
+    assert settings.update(((INITIAL_WINDOW_SIZE, 65535), (MAX_FRAME_SIZE, 20000))) == [
+        (MAX_FRAME_SIZE, 20000)
+    ]
+    assert settings.update(((MAX_FRAME_SIZE, 20000),)) == []
+    assert settings.update(((MAX_FRAME_SIZE, 16384),)) == [(MAX_FRAME_SIZE, 16384)]
 
 
 @pytest.mark.rfc("settings-ack-order")
 def test_our_settings_come_into_force_oldest_first_each_with_its_ack():
-    settings = LocalSettings()
+    settings = LocalSettings(of_server=False)
     settings.sent(((INITIAL_WINDOW_SIZE, 1), (MAX_FRAME_SIZE, 20000)))
     settings.sent(((INITIAL_WINDOW_SIZE, 2),))
     assert (settings.unacked, values(settings)) == (2, INITIALLY)
@@ -176,7 +186,7 @@ def test_our_settings_come_into_force_oldest_first_each_with_its_ack():
 
 @pytest.mark.rfc("settings-ack-order")
 def test_an_ack_for_nothing_is_a_connection_error():
-    settings = LocalSettings()
+    settings = LocalSettings(of_server=False)
     settings.sent(())
     assert settings.acked() == {}
 
@@ -187,7 +197,7 @@ def test_an_ack_for_nothing_is_a_connection_error():
 
 
 def test_the_largest_value_in_use_counts_what_is_on_its_way():
-    settings = LocalSettings()
+    settings = LocalSettings(of_server=False)
     settings.sent(((INITIAL_WINDOW_SIZE, 100),))
     settings.sent(((INITIAL_WINDOW_SIZE, 300), (INITIAL_WINDOW_SIZE, 200)))
     assert settings.largest(INITIAL_WINDOW_SIZE) == 65535
@@ -201,17 +211,23 @@ def test_the_largest_value_in_use_counts_what_is_on_its_way():
 
 
 def test_we_cannot_send_a_setting_that_the_rfc_forbids():
-    settings = LocalSettings()
+    settings = LocalSettings(of_server=False)
 
     for unlawful in ((ENABLE_PUSH, 2), (INITIAL_WINDOW_SIZE, 2**31), (MAX_FRAME_SIZE, 2**24)):
         with pytest.raises(UsageError, match="out of bounds"):
             settings.sent(((HEADER_TABLE_SIZE, 0), unlawful))
 
+    with pytest.raises(UsageError, match="out of bounds"):
+        LocalSettings(of_server=True).sent(((ENABLE_PUSH, 1),))
+    for too_wide in ((HEADER_TABLE_SIZE, 2**32), (2**16, 0), (HEADER_TABLE_SIZE, -1)):
+        with pytest.raises(UsageError, match="does not fit"):
+            settings.sent((too_wide,))
+
     assert settings.unacked == 0
 
 
 def test_no_more_settings_are_sent_than_a_peer_may_leave_unacknowledged():
-    settings = LocalSettings()
+    settings = LocalSettings(of_server=False)
     for size in range(SETTINGS_UNACKED_MAX):
         settings.sent(((HEADER_TABLE_SIZE, size),))
 

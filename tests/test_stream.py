@@ -7,6 +7,7 @@ import pytest
 from h2lite import stream as s
 from h2lite.errors import ErrorCode, PeerError, UsageError
 from h2lite.stream import SIGNAL_NAMES, STATE_NAMES, TRANSITIONS, Stream
+from h2lite.window import ReceiveWindow
 
 # RFC 9113 §5.1, figure 2, without push: each arrow, read from the figure and its text.
 ARROWS = {
@@ -34,8 +35,14 @@ ARROWS = {
 PAIRS = [(state, signal) for state in STATE_NAMES for signal in SIGNAL_NAMES]
 
 
+def a_stream(stream_id: int) -> Stream:
+    stream = Stream(may_send_content=True)
+    stream.open(stream_id, 100, ReceiveWindow(100))
+    return stream
+
+
 def in_state(name: str) -> Stream:
-    stream = Stream(5, 100, 100)
+    stream = a_stream(5)
     stream.state = STATE_NAMES.index(name)
     return stream
 
@@ -106,7 +113,7 @@ def test_what_the_peer_may_not_send_is_a_stream_error(state, signal):
 
 @pytest.mark.parametrize("state", [s.IDLE, s.OPEN, s.HALF_CLOSED_REMOTE])
 def test_content_waits_in_its_order(state):
-    stream = Stream(1, 100, 100)
+    stream = a_stream(1)
     stream.state = state
 
     stream.queue(b"abc", False)
@@ -121,7 +128,7 @@ def test_content_waits_in_its_order(state):
 @pytest.mark.parametrize("data", [b"", b"more"])
 @pytest.mark.parametrize("end_stream", [False, True])
 def test_nothing_is_queued_behind_the_end(data, end_stream):
-    stream = Stream(1, 100, 100)
+    stream = a_stream(1)
     stream.queue(b"abc", True)
 
     with pytest.raises(UsageError, match="stream 1 takes no more content"):
@@ -133,7 +140,7 @@ def test_nothing_is_queued_behind_the_end(data, end_stream):
 
 @pytest.mark.parametrize("state", [s.HALF_CLOSED_LOCAL, s.CLOSED])
 def test_nothing_is_queued_on_a_stream_that_has_ended_here(state):
-    stream = Stream(1, 100, 100)
+    stream = a_stream(1)
     stream.state = state
 
     with pytest.raises(UsageError):
