@@ -9,8 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from h2lite.connection import Connection
-from h2lite.events import ConnectionEnded, DataReceived, PingReceived, SettingsReceived
+from h2lite.connection import SETTINGS_ACK_TIMEOUT_S, Connection
+from h2lite.errors import ErrorCode
+from h2lite.events import (
+    ConnectionEnded,
+    ConnectionFailed,
+    DataReceived,
+    PingReceived,
+    SettingsReceived,
+)
 from h2lite.framer import Framer
 from h2lite.frames import DataFrame, GoAwayFrame, PingFrame
 from h2lite.loop import LINGER_S, READ, WRITE, Link, Loop, Source
@@ -455,6 +462,27 @@ def test_a_finished_link_waits_for_a_peer_that_stays_no_longer_than_it_lingers(
     clock.now += 0.002
     assert link_ends.turn() == [ConnectionEnded("closed here")]
     assert ends[0].fileno() == -1
+
+
+@pytest.mark.rfc("settings-timeout")
+def test_a_link_gives_up_on_a_peer_that_never_acknowledges_its_settings(link_ends, clock):
+    link_ends.loop.flush()
+    clock.now += SETTINGS_ACK_TIMEOUT_S - 1
+    link_ends.server.ping(b"12345678", clock.now)
+    link_ends.right.sendall(link_ends.server.data_to_send(clock.now))
+    assert [type(event) for event in link_ends.turn()][-1] is PingReceived
+    heard_at = clock.now
+
+    clock.now += 2  # the timer set at first: octets have put off what it is for
+    assert link_ends.turn() == []
+    clock.now = heard_at + SETTINGS_ACK_TIMEOUT_S - 0.001
+    assert link_ends.turn() == []
+    clock.now = heard_at + SETTINGS_ACK_TIMEOUT_S
+
+    (failed,) = link_ends.turn()
+
+    assert isinstance(failed, ConnectionFailed)
+    assert failed.error_code == ErrorCode.SETTINGS_TIMEOUT
 
 
 def test_a_finished_link_with_a_full_socket_sends_everything_before_its_end(loop, ends):

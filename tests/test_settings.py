@@ -202,6 +202,9 @@ def test_the_largest_value_in_use_counts_what_is_on_its_way():
     settings.sent(((INITIAL_WINDOW_SIZE, 300), (INITIAL_WINDOW_SIZE, 200)))
     assert settings.largest(INITIAL_WINDOW_SIZE) == 65535
 
+    assert settings.announced(INITIAL_WINDOW_SIZE) == 200
+    assert settings.announced(MAX_FRAME_SIZE) == 16384
+
     settings.acked()
     assert settings.largest(INITIAL_WINDOW_SIZE) == 300
 
