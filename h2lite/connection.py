@@ -138,8 +138,8 @@ class Connection:
         "_urgent_sent",
         "peer_settings",
         "local_settings",
-        "_framer",
         "_begun",
+        "_framer",
     )
 
     def __init__(self, client: bool = True, settings: dict[int, int] | None = None) -> None:
@@ -177,29 +177,32 @@ class Connection:
         self._lengths: list[int] = []  # of the units in what data_to_send returned last
         self._urgent_sent = (0, 0)  # which of those units were urgent: from, to
 
+        self.peer_settings = PeerSettings(from_server=client)
+        self.local_settings = LocalSettings(of_server=not client)
+        # RFC 9113 §3.4 [preface-sent]: "begun" leaves before anything else can.
+        self._begun = self._preface(settings or {})
+        largest = self.local_settings.largest
+        self._decoder.set_table_size(largest(SettingId.HEADER_TABLE_SIZE))
+        self._framer = Framer(largest(SettingId.MAX_FRAME_SIZE), from_client=not client)
+
+    def _preface(self, settings: dict[int, int]) -> bytes:
+        """The octets every connection begins with, our SETTINGS among them."""
         announced = {
             SettingId.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
             SettingId.MAX_HEADER_LIST_SIZE: FIELD_SECTION_OCTETS_MAX,
         }
-        if client:
+        if self.client:
             # RFC 9113 §8.4 [push-off]
             announced[SettingId.ENABLE_PUSH] = 0
         else:
             announced[SettingId.MAX_CONCURRENT_STREAMS] = CONCURRENT_STREAMS_MAX
-        announced.update(settings or {})
+        announced.update(settings)
         if announced.get(SettingId.ENABLE_PUSH):
             raise UsageError("push is not offered: ENABLE_PUSH stays 0")
         frame = SettingsFrame(tuple(announced.items()))
-        self.peer_settings = PeerSettings(from_server=client)
-        self.local_settings = LocalSettings(of_server=not client)
         self.local_settings.sent(frame.settings)
-        self._decoder.set_table_size(self.local_settings.largest(SettingId.HEADER_TABLE_SIZE))
-        self._framer = Framer(
-            self.local_settings.largest(SettingId.MAX_FRAME_SIZE), from_client=not client
-        )
-        # RFC 9113 §3.4 [preface-sent]: "begun" leaves before anything else can.
-        self._begun = (
-            (CLIENT_PREFACE if client else b"")
+        return (
+            (CLIENT_PREFACE if self.client else b"")
             + frame.encode()
             + WindowUpdateFrame(0, CONNECTION_WINDOW - _INITIAL_WINDOW).encode()
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RECV_OCTETS = 65536
 TLS_SEND_OCTETS = 16384  # one TLS record; what a send that wants to write commits us to
-# Without it the kernel swallows megabytes, and a PING waits behind them (HEALTH rule 4).
+# Without it the kernel swallows megabytes, and a PING waits behind them.
 NOTSENT_LOWAT = 128 * 1024
 
 
