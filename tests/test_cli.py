@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -544,3 +545,14 @@ def test_the_demo_works_over_tls_and_cleans_up(capsys, tmp_path, monkeypatch):
     assert "PING 6: acknowledged after " in out
     assert out.endswith("It works.\n")
     assert os.listdir(tmp_path) == []
+
+
+def test_the_demo_works_in_cleartext_without_the_certificates_extra(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+
+    code, out, err = run(capsys, "demo")
+
+    assert (code, err) == (0, "")
+    assert out.startswith("In cleartext, since certificates need the cryptography package")
+    assert "over cleartext\n" in out
+    assert out.endswith("It works.\n")
