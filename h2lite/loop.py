@@ -10,7 +10,7 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from .connection import SETTINGS_ACK_TIMEOUT_S
 from .events import ConnectionEnded
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
+CANCELLED_TIMERS_MAX = 64  # beside one for each that waits, before the heap is swept
 LINGER_S = 0.25  # how long a finished connection may stay, for its last octets to be read
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
@@ -66,9 +67,12 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._masks: dict[int, int] = {}
         self._touched: dict[Source, None] = {}  # a set that keeps its order
-        self._timers: list[tuple[float, int, Source]] = []
-        self._deadlines: dict[Source, float] = {}
+        # A heap of (instant, number): the number, not the source, so that a source that is gone
+        # is not kept alive until its instant comes.
+        self._timers: list[tuple[float, int]] = []
         self._timer_count = 0
+        self._numbers: dict[Source, int] = {}
+        self._waiting: dict[int, Source] = {}  # numbers that are not here were cancelled
         self._waker: tuple[socket.socket, socket.socket] | None = None
 
     def watch(self, source: Source, fileno: int, mask: int) -> None:
@@ -92,23 +96,29 @@ class Loop:
 
     def set_deadline(self, source: Source, deadline: float | None) -> None:
         """Have `handle_deadline` called at an instant, or, None, not at all."""
+        number = self._numbers.pop(source, None)
+        if number is not None:
+            del self._waiting[number]
         if deadline is None:
-            self._deadlines.pop(source, None)
             return
-        self._deadlines[source] = deadline
         self._timer_count += 1
-        heappush(self._timers, (deadline, self._timer_count, source))
+        self._numbers[source] = self._timer_count
+        self._waiting[self._timer_count] = source
+        heappush(self._timers, (deadline, self._timer_count))
+        if len(self._timers) > 2 * len(self._waiting) + CANCELLED_TIMERS_MAX:
+            self._timers = [timer for timer in self._timers if timer[1] in self._waiting]
+            heapify(self._timers)
 
     def forget(self, source: Source, fileno: int) -> None:
         """The source is about to close its descriptor."""
         self.watch(source, fileno, 0)
         self._touched.pop(source, None)
-        self._deadlines.pop(source, None)
+        self.set_deadline(source, None)
 
     def next_deadline(self) -> float | None:
         """The earliest instant at which a source wants to be called."""
         timers = self._timers
-        while timers and self._deadlines.get(timers[0][2]) != timers[0][0]:
+        while timers and timers[0][1] not in self._waiting:
             heappop(timers)
         return timers[0][0] if timers else None
 
@@ -133,8 +143,8 @@ class Loop:
             due = self.next_deadline()
             if due is None or due > began:
                 return happened
-            source = self._timers[0][2]
-            self._deadlines.pop(source)
+            source = self._waiting[self._timers[0][1]]
+            self.set_deadline(source, None)
             happened += [(source, event) for event in source.handle_deadline(now)]
 
     def flush(self) -> None:

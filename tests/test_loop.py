@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import struct
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -518,3 +520,18 @@ def test_wake_after_close_does_nothing():
     loop.close()
 
     loop.wake()
+
+
+def test_a_forgotten_source_is_not_kept_alive_by_its_deadline(loop, clock, ends):
+    for _ in range(1000):
+        source = Recorder()
+        loop.set_deadline(source, clock.now + 30)
+        loop.forget(source, ends[0].fileno())
+    gone = weakref.ref(source)
+
+    del source
+    gc.collect()
+
+    assert gone() is None
+    assert len(loop._timers) < 200
+    assert loop.next_deadline() is None
