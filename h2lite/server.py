@@ -184,7 +184,7 @@ class Server:
     """Listens from the moment it is made; `serve_forever` runs it.
 
     handler   Request -> Reply, called in the serving thread; an exception becomes a 500
-    host, port, context   where to listen (port 0: a free one) and, for https, the TLS context
+    host, port, ssl_context   where to listen (port 0: a free one) and, for https, the TLS context
     log       called with one line a request and one a failed handshake; None: nobody asks
     clock     seconds as a float, monotonic
 
@@ -197,12 +197,12 @@ class Server:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        context: ssl.SSLContext | None = None,
+        ssl_context: ssl.SSLContext | None = None,
         log: Callable[[str], None] | None = None,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         self._handler = handler
-        self._context = context
+        self._ssl_context = ssl_context
         self._log = log
         self._loop = Loop(clock)
         self._loop.open_waker()
@@ -218,7 +218,7 @@ class Server:
             raise
         self.port: int = self._listener.address[1]
         self.url = (
-            f"{'https' if context else 'http'}://{address_text(self._listener.address)}"
+            f"{'https' if ssl_context else 'http'}://{address_text(self._listener.address)}"
         )
 
     def serve_forever(self) -> None:
@@ -270,10 +270,10 @@ class Server:
             # Who has gone again already is found out here: ssl cannot wrap such a socket.
             event.sock.getpeername()
             prepare(event.sock)
-            if self._context is None:
+            if self._ssl_context is None:
                 self._add_link(Transport(event.sock, event.address))
             else:
-                transport = TLSTransport(event.sock, event.address, self._context)
+                transport = TLSTransport(event.sock, event.address, self._ssl_context)
                 self._handshakes.add(_Handshake(self._loop, transport))
         except OSError:
             event.sock.close()

@@ -20,7 +20,7 @@ from .running import needs_ipv6, serving
 
 def test_a_client_that_checks_accepts_every_local_name(tmp_path):
     files = make_certificate(str(tmp_path))
-    with serving(context=server_context(files.certfile, files.keyfile)) as server:
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
         for host in ("localhost", "127.0.0.1"):
             url = f"https://{host}:{server.port}"
             with connect(url, cafile=files.cafile) as connection:
@@ -30,13 +30,13 @@ def test_a_client_that_checks_accepts_every_local_name(tmp_path):
 @needs_ipv6
 def test_a_client_that_checks_accepts_the_ipv6_address(tmp_path):
     files = make_certificate(str(tmp_path))
-    with serving(host="::1", context=server_context(files.certfile, files.keyfile)) as server:
+    with serving(host="::1", ssl_context=server_context(files.certfile, files.keyfile)) as server:
         connect(server.url, cafile=files.cafile).close()
 
 
 def test_it_is_good_for_the_names_asked_for_alone(tmp_path):
     files = make_certificate(str(tmp_path), ("localhost",))
-    with serving(context=server_context(files.certfile, files.keyfile)) as server:
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
         connect(f"https://localhost:{server.port}", cafile=files.cafile).close()
         with pytest.raises(TLSError, match="certificate not accepted"):
             connect(f"https://127.0.0.1:{server.port}", cafile=files.cafile)
@@ -55,7 +55,7 @@ def test_two_authorities_do_not_know_each_other(tmp_path):
     files = make_certificate(str(tmp_path))
     other = make_certificate(str(tmp_path / "other"))
     with (
-        serving(context=server_context(files.certfile, files.keyfile)) as server,
+        serving(ssl_context=server_context(files.certfile, files.keyfile)) as server,
         pytest.raises(TLSError, match="certificate not accepted"),
     ):
         connect(server.url, cafile=other.cafile)

@@ -109,13 +109,13 @@ def test_cleartext_where_tls_was_asked_for(command):
 
 @both
 def test_tls_where_cleartext_was_asked_for(command, files):
-    with serving(context=server_context(files.certfile, files.keyfile)) as server:
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
         fails(4, "no HTTP/2 there", *command, f"http://127.0.0.1:{server.port}")
 
 
 @both
 def test_an_unknown_certificate(command, files):
-    with serving(context=server_context(files.certfile, files.keyfile)) as server:
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
         fails(4, r"certificate not accepted: .*--cacert FILE, or .* -k", *command, server.url)
         assert h2lite(*command, "-k", server.url)[0] == 0
         assert h2lite(*command, "--cacert", files.cafile, server.url)[0] == 0

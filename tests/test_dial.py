@@ -205,7 +205,7 @@ def test_a_dial_closed_while_it_connects_leaves_nothing_open(loop, listener):
 
 
 def test_tls_stands_with_a_certificate_that_is_trusted(loop, files):
-    with serving(context=server_context(files.certfile, files.keyfile)) as server:
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
         transport = reach(
             loop, Origin("https", LOCALHOST, server.port), client_context(cafile=files.cafile)
         )
@@ -216,14 +216,14 @@ def test_tls_stands_with_a_certificate_that_is_trusted(loop, files):
 
 
 def test_any_certificate_will_do_when_none_is_verified(loop, files):
-    with serving(context=server_context(files.certfile, files.keyfile)) as server:
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
         context = client_context(verify=False)
 
         reach(loop, Origin("https", LOCALHOST, server.port), context).close()
 
 
 def test_an_unknown_certificate_is_refused(loop, files):
-    with serving(context=server_context(files.certfile, files.keyfile)) as server:
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
         error = fault(loop, Origin("https", LOCALHOST, server.port), client_context())
 
     assert type(error) is TLSError
@@ -235,7 +235,7 @@ def test_an_unknown_certificate_is_refused(loop, files):
 
 def test_a_certificate_for_another_name_is_refused(loop, tmp_path):
     files = make_certificate(str(tmp_path), ("other.test",))
-    with serving(context=server_context(files.certfile, files.keyfile)) as server:
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
         error = fault(
             loop, Origin("https", LOCALHOST, server.port), client_context(cafile=files.cafile)
         )
@@ -246,7 +246,7 @@ def test_a_certificate_for_another_name_is_refused(loop, tmp_path):
 
 def test_an_expired_certificate_is_refused(loop, tmp_path):
     files = make_certificate(str(tmp_path), days=-1)
-    with serving(context=server_context(files.certfile, files.keyfile)) as server:
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
         error = fault(
             loop, Origin("https", LOCALHOST, server.port), client_context(cafile=files.cafile)
         )

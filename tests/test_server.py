@@ -345,7 +345,7 @@ def test_a_handshake_that_takes_too_long_is_cut_off(monkeypatch, files):
     monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT_S", 0.05)
     lines: list[str] = []
     context = server_context(files.certfile, files.keyfile)
-    with serving(context=context, log=lines.append) as server:
+    with serving(ssl_context=context, log=lines.append) as server:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as silent:
             address = silent.getsockname()
             assert silent.recv(1) == b""
@@ -357,7 +357,7 @@ def test_a_handshake_that_takes_too_long_is_cut_off(monkeypatch, files):
 def test_a_failed_handshake_is_told_to_the_log(files):
     lines: list[str] = []
     context = server_context(files.certfile, files.keyfile)
-    with serving(context=context, log=lines.append) as server:
+    with serving(ssl_context=context, log=lines.append) as server:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as sock:
             sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
             with pytest.raises(ConnectionResetError):
@@ -370,7 +370,7 @@ def test_a_failed_handshake_is_told_to_the_log(files):
 @pytest.mark.parametrize("secure", [True, False])
 def test_a_client_gone_before_it_was_accepted_does_no_harm(secure, files):
     context = server_context(files.certfile, files.keyfile) if secure else None
-    server = Server(hello, context=context)
+    server = Server(hello, ssl_context=context)
     gone = socket.create_connection(("127.0.0.1", server.port))
     gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     gone.close()

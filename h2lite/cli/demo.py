@@ -31,7 +31,9 @@ def run(options: argparse.Namespace) -> int:
             print(f"In cleartext, since {error}")
         else:
             context, cafile = server_context(files.certfile, files.keyfile), files.cafile
-        server = Server(Handler(None), context=context, log=lambda line: print("  server:", line))
+        server = Server(
+            Handler(None), ssl_context=context, log=lambda line: print("  server:", line)
+        )
         thread = threading.Thread(target=server.serve_forever, name="h2lite demo server")
         thread.start()
         try:

@@ -48,7 +48,7 @@ def _listen(
 ) -> Server:
     log = None if options.quiet else _log
     try:
-        return Server(handler, host=options.host, port=port, context=context, log=log)
+        return Server(handler, host=options.host, port=port, ssl_context=context, log=log)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConnectError(f"cannot listen on {options.host} port {port}: {reason}") from error
