@@ -29,7 +29,8 @@ if TYPE_CHECKING:
         TLSError,
         UsageError,
     )
-    from .server import Reply, Request, Server
+    from .exchange import Reply, Request
+    from .server import Server
 
 _HOME = {
     "Connection": "connection",
@@ -45,8 +46,8 @@ _HOME = {
     "PooledConnection": "client",
     "ReadTimeout": "errors",
     "RemoteProtocolError": "errors",
-    "Reply": "server",
-    "Request": "server",
+    "Reply": "exchange",
+    "Request": "exchange",
     "Response": "client",
     "Server": "server",
     "StreamReset": "errors",

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 
 from . import events as ev
+from .body import BODY_QUEUED_OCTETS, next_piece, octets_left
 from .connection import Connection
 from .dial import Dial, DialFailed, Dialled
 from .errors import (
@@ -25,25 +26,29 @@ from .errors import (
     UsageError,
     error_name,
 )
+from .fields import octet_pairs, text_pairs
 from .loop import Link, Loop, monotonic
 from .origin import parse_url
+from .stream import CLOSED
 from .transport import address_text, client_context
 from .value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Any
 
     from typing_extensions import Self
 
+    from .body import Body
     from .events import Fields
+    from .fields import Pairs
     from .origin import Origin
     from .stream import Stream
     from .transport import Tap, Transport
 
-    HeaderPairs = Mapping[str, str] | Iterable[tuple[str, str]]
+    HeaderPairs = Mapping[str, str] | Pairs
 
 CONNECT_TIMEOUT_S = 10.0  # name, TCP, TLS and the peer's SETTINGS together
 PING_TIMEOUT_S = 5.0
@@ -66,11 +71,7 @@ class Headers:
     __slots__ = ("_pairs",)
 
     def __init__(self, fields: Fields) -> None:
-        self._pairs = [
-            (name.decode("ascii"), value.decode("latin-1"))
-            for name, value in fields
-            if not name.startswith(b":")
-        ]
+        self._pairs = text_pairs(fields)
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The values of a field, joined by ", "; `default` when it is absent."""
@@ -102,19 +103,48 @@ class Headers:
 
 
 class _Call:
-    """One request under way: what came for it, and how it ended."""
+    """One request under way: what is still to be sent, what came for it, and how it ended.
 
-    __slots__ = ("stream", "deadline", "status", "fields", "chunks", "trailers", "ended", "fault")
+    body       what the rest of the request's content comes from; None: all of it is queued
+    trailers   what follows the request's content
+    interim    the 1xx responses that came before the final one
+    chunks     the response's content that was not read yet
+    ended      the response is complete
+    """
 
-    def __init__(self, stream: Stream, deadline: float | None) -> None:
+    __slots__ = (
+        "stream",
+        "deadline",
+        "body",
+        "trailers",
+        "interim",
+        "status",
+        "fields",
+        "chunks",
+        "response_trailers",
+        "ended",
+        "fault",
+    )
+
+    def __init__(
+        self, stream: Stream, deadline: float | None, body: object, trailers: Pairs
+    ) -> None:
         self.stream = stream
         self.deadline = deadline
+        self.body = body
+        self.trailers = trailers
+        self.interim: list[tuple[int, Headers]] = []
         self.status = 0
         self.fields: Fields = []
         self.chunks: deque[bytes] = deque()
-        self.trailers: Fields = []
+        self.response_trailers: Fields = []
         self.ended = False
         self.fault: H2liteError | None = None
+
+    @property
+    def wants_piece(self) -> bool:
+        """The request's content runs low: its body is to be asked for more."""
+        return self.body is not None and self.stream.queued_octets < BODY_QUEUED_OCTETS
 
 
 class Response:
@@ -123,10 +153,12 @@ class Response:
     status         the final status code
     headers        `Headers`
     trailers       `Headers`, complete once the content has been read
+    interim        (status, `Headers`) of each 1xx response that came before
     http_version   "HTTP/2"
 
     Use it as a context manager, read it to its end, or close it: an unread response keeps its
-    stream open.
+    stream open.  Where the server answered before it had the whole request, reading the response
+    also sends the rest of that.
     """
 
     http_version = "HTTP/2"
@@ -136,10 +168,11 @@ class Response:
         self._call = call
         self.status = call.status
         self.headers = Headers(call.fields)
+        self.interim = tuple(call.interim)
 
     @property
     def trailers(self) -> Headers:
-        return Headers(self._call.trailers)
+        return Headers(self._call.response_trailers)
 
     def iter_bytes(self) -> Iterator[bytes]:
         """The content as it comes.
@@ -238,32 +271,37 @@ class PooledConnection:
         path: str,
         *,
         headers: HeaderPairs = (),
-        body: bytes = b"",
+        body: Body = b"",
+        trailers: Pairs = (),
         timeout: float | None = REQUEST_TIMEOUT_S,
     ) -> Response:
         """Send a request and wait for its response's header section.
 
-        path      the request target, query included
-        headers   a mapping or pairs; names are lowered
-        timeout   seconds for the whole exchange, reading the content included; None: for ever
+        path       the request target, query included
+        headers    a mapping or pairs; names are lowered
+        body       octets, a file open for reading octets (from where it stands; left open), or
+                   an iterable of octets; its pieces are taken as the server takes them, by the
+                   thread that waits for this response, and content-length is added where known
+        trailers   (name, value) pairs, read when the body has ended: its iterator may fill the
+                   list it gave
+        timeout    seconds for the whole exchange, reading the content included; None: for ever
+
         Raises LocalProtocolError for what RFC 9113 forbids to send (nothing is sent then),
-        ReadTimeout (the stream is reset), StreamReset, ConnectionLost, RemoteProtocolError.
+        ReadTimeout, StreamReset, ConnectionLost, RemoteProtocolError; what reading the body
+        raises comes through.  The stream is reset where the exchange was not complete.
         """
-        fields = _request_fields(self.origin, method, path, headers, len(body))
+        if timeout is not None:
+            _check_timeout(timeout)
+        body = _checked(body)
+        length = len(body) if isinstance(body, bytes) else octets_left(body)
+        fields = _request_fields(self.origin, method, path, headers, length)
         with self._lock:
             self._check_alive()
-            if timeout is not None:
-                _check_timeout(timeout)
             if self._dismissal is not None:
                 raise _again(self._dismissal)
-            deadline = None if timeout is None else self._loop.clock() + timeout
-            call = _Call(self._connection.send_request(fields, end_stream=not body), deadline)
-            if body:
-                self._connection.send_data(call.stream, body, end_stream=True)
-            self._unsent.append(call)
-            self._loop.touch(self._link)
-            self._wait(call, lambda: bool(call.status or call.fault))
-            return Response(self, call)
+            call = self._begin(fields, body, trailers, timeout)
+        self._wait(call, lambda: bool(call.status))
+        return Response(self, call)
 
     def poll(self, timeout: float) -> None:
         """Serve the connection for `timeout` seconds: the peer's PINGs and SETTINGS are answered.
@@ -301,31 +339,106 @@ class PooledConnection:
     def __str__(self) -> str:
         return f"{self.origin} ({self.address})"
 
-    # -- for Response ----------------------------------------------------------------------
+    # -- requests --------------------------------------------------------------------------
 
-    def _next_chunk(self, call: _Call) -> bytes | None:
-        with self._lock:
-            if not call.chunks and not call.ended:
+    def _begin(self, fields: Fields, body: Body, trailers: Pairs, timeout: float | None) -> _Call:
+        """Queue a request and, where it is there whole, its content."""
+        deadline = None if timeout is None else self._loop.clock() + timeout
+        stream = self._connection.send_request(fields, end_stream=body == b"" and not trailers)
+        if isinstance(body, bytes):
+            call = _Call(stream, deadline, None, trailers)
+            try:
+                self._send_last(call, body)
+            except BaseException:
+                self._connection.reset_stream(stream)  # it has not left: withdrawn untraced
+                raise
+        else:
+            call = _Call(stream, deadline, body if hasattr(body, "read") else iter(body), trailers)
+        self._unsent.append(call)
+        self._loop.touch(self._link)
+        return call
+
+    def _send_last(self, call: _Call, octets: bytes) -> None:
+        """Queue the last of a request's content, and the trailers behind it."""
+        trailers = octet_pairs(call.trailers)
+        call.body = None
+        if octets or not call.stream.end_queued:
+            self._connection.send_data(call.stream, octets, end_stream=not trailers)
+        if trailers:
+            self._connection.send_trailers(call.stream, trailers)
+
+    def _wait(self, call: _Call, done: Callable[[], bool]) -> None:
+        """Drive until `done`, feeding the request meanwhile; or raise what ended the call."""
+        while True:
+            with self._lock:
+                in_time = self._drive(
+                    lambda: done() or call.fault is not None or call.wants_piece, call.deadline
+                )
                 if call.fault is not None:
                     raise _again(call.fault)
-                self._wait(call, lambda: bool(call.chunks or call.ended or call.fault))
-            if not call.chunks:
-                return None
-            chunk = call.chunks.popleft()
-            self._connection.data_consumed(call.stream.stream_id, len(chunk))
+                if done():
+                    return
+                # A body that always has a piece, or an empty one, never lets the drive be late.
+                if not in_time or self._is_over(call.deadline):
+                    self._cancel(call, ReadTimeout(f"{self} did not finish the response in time"))
+                    raise _again(call.fault)  # type: ignore[arg-type]
+            self._feed(call)
+
+    def _feed(self, call: _Call) -> None:
+        """Send the next piece of a request's content.  The body's own code runs unlocked."""
+        try:
+            piece = next_piece(call.body)
+            with self._lock:
+                if call.fault is None and call.stream.state != CLOSED:
+                    if piece is None:
+                        self._send_last(call, b"")
+                    else:
+                        self._connection.send_data(call.stream, piece)
+                    self._loop.touch(self._link)
+        except BaseException:
+            with self._lock:
+                self._cancel(call, UsageError("the request's body failed"))
+            raise
+        with self._lock:
+            self._turn(self._loop.clock())
+
+    def _cancel(self, call: _Call, fault: H2liteError) -> None:
+        """Give a call up: its stream is reset, what has come of it is dropped."""
+        if call.fault is None:
+            call.fault = fault
+        call.body = None
+        self._drop_chunks(call)
+        self._calls.pop(call.stream.stream_id, None)
+        if self._fault is None:
+            self._connection.reset_stream(call.stream, ErrorCode.CANCEL)
             self._loop.touch(self._link)
-            return chunk
+            self._loop.flush()
+
+    def _next_chunk(self, call: _Call) -> bytes | None:
+        while True:
+            with self._lock:
+                if call.chunks:
+                    chunk = call.chunks.popleft()
+                    self._connection.data_consumed(call.stream.stream_id, len(chunk))
+                    self._loop.touch(self._link)
+                    return chunk
+                if call.ended:
+                    self._abandon(call)
+                    return None
+                if call.fault is not None:
+                    raise _again(call.fault)
+            self._wait(call, lambda: bool(call.chunks or call.ended))
 
     def _abandon(self, call: _Call) -> None:
+        """Nobody reads the response any more, or it was read to its end."""
         with self._lock:
-            if self._fault is None and not call.ended and call.fault is None:
-                call.fault = UsageError("the response was closed")
-                self._connection.reset_stream(call.stream, ErrorCode.CANCEL)
-            self._drop_chunks(call)
-            self._calls.pop(call.stream.stream_id, None)
-            if self._fault is None:
+            unfinished = not call.ended or call.stream.state != CLOSED
+            if unfinished and call.fault is None:
+                # A complete response needs no more of the request: RFC 9113 §8.1.
+                self._cancel(call, UsageError("the response was closed"))
+            elif call.chunks:
+                self._drop_chunks(call)
                 self._loop.touch(self._link)
-                self._loop.flush()
 
     def _drop_chunks(self, call: _Call) -> None:
         while call.chunks:
@@ -346,38 +459,39 @@ class PooledConnection:
 
         The last turn begins after the deadline: what had come by then is read before judging.
         """
-        loop = self._loop
         late = False
+        while True:
+            self._flush()
+            if done():
+                return True
+            if late:
+                return False
+            late = self._is_over(deadline)
+            self._turn(deadline)
+
+    def _is_over(self, deadline: float | None) -> bool:
+        return deadline is not None and self._loop.clock() >= deadline
+
+    def _flush(self) -> None:
         try:
-            while True:
-                loop.flush()
-                self._note_sent()
-                if done():
-                    return True
-                if late:
-                    return False
-                late = deadline is not None and loop.clock() >= deadline
-                for _, event in loop.turn(deadline):
-                    self._on_event(event)
+            self._loop.flush()
         except BaseException:
-            # Octets may have been read and not understood, or taken and not sent: what the
-            # two sides know of each other no longer agrees.
-            self._end(ConnectionLost(f"{self}: a call was interrupted"))
+            self._on_interrupt()
+            raise
+        self._note_sent()
+
+    def _turn(self, deadline: float | None) -> None:
+        try:
+            for _, event in self._loop.turn(deadline):
+                self._on_event(event)
+        except BaseException:
+            self._on_interrupt()
             raise
 
-    def _wait(self, call: _Call, done: Callable[[], bool]) -> None:
-        """Drive until `done`, or raise what ended the call."""
-        in_time = self._drive(done, call.deadline)
-        if call.fault is not None:
-            raise _again(call.fault)
-        if not in_time:
-            call.fault = ReadTimeout(f"{self} did not finish the response in time")
-            self._connection.reset_stream(call.stream, ErrorCode.CANCEL)
-            self._drop_chunks(call)
-            self._calls.pop(call.stream.stream_id, None)
-            self._loop.touch(self._link)
-            self._loop.flush()
-            raise _again(call.fault)
+    def _on_interrupt(self) -> None:
+        # Octets may have been read and not understood, or taken and not sent: what the two sides
+        # know of each other no longer agrees.
+        self._end(ConnectionLost(f"{self}: a call was interrupted"))
 
     def _note_sent(self) -> None:
         """Requests that have left now have a stream identifier: file them under it."""
@@ -393,6 +507,11 @@ class PooledConnection:
 
     def _on_ping_acked(self, event: ev.PingAcked) -> None:
         self._answers[event.opaque_data] = PingResult(event.rtt_s, event.queued_s)
+
+    def _on_interim(self, event: ev.InformationalReceived) -> None:
+        call = self._calls.get(event.stream_id)
+        if call is not None:
+            call.interim.append((event.status, Headers(event.fields)))
 
     def _on_response(self, event: ev.ResponseReceived) -> None:
         call = self._calls.get(event.stream_id)
@@ -416,7 +535,7 @@ class PooledConnection:
     def _on_trailers(self, event: ev.TrailersReceived) -> None:
         call = self._calls.get(event.stream_id)
         if call is not None:
-            call.trailers = event.fields
+            call.response_trailers = event.fields
             self._finished(call)
 
     def _finished(self, call: _Call) -> None:
@@ -476,6 +595,7 @@ class PooledConnection:
 
 _ON_EVENT: dict[type[Value], Callable[[PooledConnection, Any], None]] = {
     ev.PingAcked: PooledConnection._on_ping_acked,
+    ev.InformationalReceived: PooledConnection._on_interim,
     ev.ResponseReceived: PooledConnection._on_response,
     ev.DataReceived: PooledConnection._on_data,
     ev.TrailersReceived: PooledConnection._on_trailers,
@@ -571,19 +691,31 @@ def _check_timeout(timeout: float) -> None:
         raise UsageError(f"timeout of {timeout!r}, want seconds above 0")
 
 
+def _checked(body: object) -> Body:
+    """A request's body, or UsageError for what can be none."""
+    if isinstance(body, bytes):
+        return body
+    if isinstance(body, (bytearray, memoryview)):
+        return bytes(body)  # it may change before it has left
+    if isinstance(body, str) or not (hasattr(body, "read") or hasattr(body, "__iter__")):
+        text = f"a body of {type(body).__name__}, want octets, a file or an iterable of octets"
+        raise UsageError(text)
+    return body  # type: ignore[return-value]
+
+
 def _request_fields(
-    origin: Origin, method: str, path: str, headers: HeaderPairs, body_octets: int
+    origin: Origin, method: str, path: str, headers: HeaderPairs, body_octets: int | None
 ) -> Fields:
     """The field section of a request, pseudo-header fields first."""
     pairs = headers.items() if hasattr(headers, "items") else headers
     try:
-        # RFC 9113 §8.3.1 [authority-sent], §8.2 [field-name-lowered]
+        # RFC 9113 §8.3.1 [authority-sent]
         fields = [
             (b":method", method.encode("ascii")),
             (b":scheme", origin.scheme.encode("ascii")),
             (b":authority", origin.authority.encode("ascii")),
             (b":path", path.encode("ascii")),
-            *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in pairs),
+            *octet_pairs(pairs),
         ]
     except UnicodeEncodeError as error:
         raise UsageError(f"not representable in a field: {error}") from None

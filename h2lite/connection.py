@@ -87,6 +87,7 @@ PINGS_IN_FLIGHT_MAX = 8  # more outstanding than this says nothing new about the
 ANSWERS_QUEUED_MAX = 1000  # acks and resets for a peer that does not read them
 CONTINUATIONS_MAX = 16  # a field block is at most 64 KiB decoded; no honest one needs more
 RESETS_REMEMBERED_MAX = 128  # streams whose reset decides how a late frame on them is taken
+INTERIM_RESPONSES_MAX = 32  # 1xx before the final response; nobody has use for more
 SKIPS_REMEMBERED_MAX = 16  # runs of stream identifiers a client has passed over
 DEBUG_DATA_OCTETS_MAX = 256  # of a GOAWAY that tells a peer its fault
 SETTINGS_ACK_TIMEOUT_S = 30.0  # of silence: octets that arrive show that the peer is at work
@@ -365,6 +366,18 @@ class Connection:
             self._schedule(stream)
         elif stream.end_queued and stream.state != IDLE:
             self._sections.append((stream, None, True))
+
+    def stop_request(self, stream: Stream) -> None:
+        """The response answers the request without its rest (server role).
+
+        Once the whole response has left, RST_STREAM NO_ERROR asks the client to send no more.
+        Call it when the response's end is queued; it does nothing when the request is complete.
+        Source: RFC 9113 §8.1.
+        """
+        stream.request_stopped = True
+        if stream.state == HALF_CLOSED_LOCAL:
+            # RFC 9113 §8.1 [early-response-stop]
+            self.reset_stream(stream, ErrorCode.NO_ERROR)
 
     def reset_stream(self, stream: Stream, error_code: int = ErrorCode.CANCEL) -> None:
         """End a stream at once; what it had queued is dropped.  A closed stream stays closed.
@@ -696,6 +709,8 @@ class Connection:
         stream.send(SEND_END)
         if stream.state == CLOSED:
             self._close_stream(stream)
+        elif stream.request_stopped:
+            self.stop_request(stream)
 
     def _close_stream(self, stream: Stream) -> None:
         stream.drop()
@@ -889,6 +904,14 @@ class Connection:
         # RFC 9113 §8.1 [interim-end-stream]
         if end_stream:
             _refuse_message("an interim response ends the stream", stream_id)
+        stream.interim_received += 1
+        if stream.interim_received > INTERIM_RESPONSES_MAX:
+            # RFC 9113 §10.5 [interim-bounded]
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"over {INTERIM_RESPONSES_MAX} interim responses",
+                stream_id,
+            )
         events.append(ev.InformationalReceived(stream_id, status, fields))
 
     def _on_trailers(

@@ -11,9 +11,14 @@ from .settings import INITIAL_VALUES, SettingId
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import TypeAlias
+
     from hpack import Decoder, Encoder
 
     from .events import Fields
+
+    Pairs: TypeAlias = Iterable[tuple[str, str]]
 
 HEADER_TABLE_SIZE_MAX = INITIAL_VALUES[SettingId.HEADER_TABLE_SIZE]  # more costs memory per peer
 FIELD_SECTION_OCTETS_MAX = 65536  # decoded, 32 octets a line included: no honest one is larger
@@ -138,6 +143,24 @@ def join_cookies(fields: Fields) -> Fields:
     joined = [field for field in fields if field[0] != b"cookie"]
     joined.insert(first, (b"cookie", b"; ".join(crumbs)))
     return joined
+
+
+def text_pairs(fields: Fields) -> list[tuple[str, str]]:
+    """Regular fields as text; pseudo-header fields are left out."""
+    return [
+        (name.decode("ascii"), value.decode("latin-1"))
+        for name, value in fields
+        if not name.startswith(b":")
+    ]
+
+
+def octet_pairs(pairs: Pairs) -> Fields:
+    """(name, value) pairs of text as a field section has them: octets, names in lower case.
+
+    Raises UnicodeEncodeError for what no field can hold.
+    """
+    # RFC 9113 §8.2 [field-name-lowered]
+    return [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in pairs]
 
 
 def request_fault(fields: Fields) -> str | None:

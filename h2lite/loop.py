@@ -17,7 +17,7 @@ from .events import ConnectionEnded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .connection import Connection
     from .transport import Transport
@@ -147,11 +147,12 @@ class Loop:
             self.set_deadline(source, None)
             happened += [(source, event) for event in source.handle_deadline(now)]
 
-    def flush(self) -> None:
-        """Let every touched source send once."""
+    def flush(self) -> Iterable[Source]:
+        """Let every touched source send once; return those that were touched, in order."""
         touched, self._touched = self._touched, {}
         for source in touched:
             source.flush(self.clock())
+        return touched
 
     def wake(self) -> None:
         """Make a `turn` that waits in another thread return."""

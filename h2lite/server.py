@@ -1,87 +1,48 @@
 """A small HTTP/2 server for demos, tests, benchmarks and teaching.
 
-One thread, one loop: a handler is called when a request is complete, returns a Reply at once,
-and must not block.  Bodies may be octets, a file or an iterator; they are pulled only as fast as
-the client takes them.
+One loop in one thread moves all octets.  A handler is asked when a request is complete (or, where
+it is streamed, as soon as its header section has come), and returns a Reply.  It is asked in the
+loop's own thread, and must not block, or in one of a few threads made for that.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 import sys
+import threading
+from collections import deque
 
 from . import events as ev
-from .connection import Connection
+from .body import BODY_QUEUED_OCTETS
+from .connection import CONCURRENT_STREAMS_MAX, Connection
 from .errors import ErrorCode, TLSError, UsageError
-from .fields import join_cookies
+from .exchange import Content, Due, Exchange, Reply, Request, response_fields
+from .fields import octet_pairs, text_pairs
 from .loop import READ, Link, Loop, Source, monotonic
-from .stream import CLOSED
+from .stream import CLOSED, OPEN
 from .transport import TLSTransport, Transport, address_text, prepare
 from .value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterator
-    from typing import Any, BinaryIO
+    from collections.abc import Callable
+    from typing import Any
 
     from .events import Fields
-    from .stream import Stream
-    from .transport import Address
+    from .transport import Address, Tap
 
 CONNECTIONS_MAX = 1000  # further ones are closed at accept, so that these keep their service
 ACCEPTS_A_TURN_MAX = 64  # so that a rush of newcomers does not hold up who is here
 HANDSHAKE_TIMEOUT_S = 10.0
 BACKLOG = 256
-REQUEST_OCTETS_MAX = 2**20  # of one request's content, which is handed to the handler whole
-# Kept queued for one response: enough for a turn's send, little enough for a thousand streams.
-BODY_QUEUED_OCTETS = 65536
+REQUEST_OCTETS_MAX = 2**20  # of one request's content, where it is handed over whole
+BODY_RETRY_S = 0.05  # until a body that had nothing yet is asked again
+FAILED = b"the handler failed\n"
+WORKERS_END_S = 1.0  # how long a stopped server waits for handlers that still run
 
-
-class Request(Value):
-    """What a client asked.
-
-    method, scheme, authority, path   as text; path includes the query
-    headers                           regular fields as (name, value) pairs of text
-    body                              the content, whole
-    address                           the client's address and port as text
-    """
-
-    __slots__ = ("method", "scheme", "authority", "path", "headers", "body", "address")
-
-    def __init__(self, fields: Fields, body: bytes, address: str) -> None:
-        pseudo = dict(field for field in fields if field[0].startswith(b":"))
-        self.method = pseudo[b":method"].decode("latin-1")
-        self.scheme = pseudo.get(b":scheme", b"").decode("latin-1")
-        self.authority = pseudo.get(b":authority", b"").decode("latin-1")
-        self.path = pseudo.get(b":path", b"").decode("latin-1")
-        self.headers = [
-            (name.decode("ascii"), value.decode("latin-1"))
-            for name, value in join_cookies(fields)
-            if not name.startswith(b":")
-        ]
-        self.body = body
-        self.address = address
-
-
-class Reply(Value):
-    """What to answer.
-
-    body      octets, a file open for reading octets (closed afterwards), or an iterator of octets
-    headers   (name, value) pairs of text; content-length is added for octets
-    """
-
-    __slots__ = ("status", "body", "headers")
-
-    def __init__(
-        self,
-        status: int = 200,
-        body: bytes | BinaryIO | Iterator[bytes] = b"",
-        headers: tuple[tuple[str, str], ...] = (),
-    ) -> None:
-        self.status = status
-        self.body = body
-        self.headers = headers
+_FAREWELL = b"farewell"  # the PING whose ack shows that a client has read our first GOAWAY
 
 
 class _Accepted(Value):
@@ -167,50 +128,131 @@ class _Handshake(Source):
         self.transport.close()
 
 
-class _Exchange:
-    """One request and the reply to it."""
+class _GraceOver(Value):
+    __slots__ = ()
 
-    __slots__ = ("stream", "fields", "chunks", "octets", "body")
 
-    def __init__(self, stream: Stream, fields: Fields) -> None:
-        self.stream = stream
-        self.fields = fields
-        self.chunks: list[bytes] = []
-        self.octets = 0
-        self.body: Iterator[bytes] | None = None
+class _Curfew(Source):
+    """Says when the grace time of a server that stops is over."""
+
+    def handle_deadline(self, now: float) -> list[Value]:
+        return [_GraceOver()]
+
+
+class _Client:
+    """One connection and what is asked on it.
+
+    exchanges   by stream, those whose reply has not been queued whole
+    streaming   those of them whose body is pulled from
+    handled     requests the handler is at work on, given up ones included until it has noticed
+    held        requests that wait for one of these to end, in order
+    counted     streams open when they were counted last
+    leaving     closed as soon as no stream is open
+    """
+
+    __slots__ = ("link", "exchanges", "streaming", "handled", "held", "counted", "leaving")
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.exchanges: dict[int, Exchange] = {}
+        self.streaming: dict[Exchange, None] = {}
+        self.handled = 0
+        self.held: dict[Exchange, None] = {}
+        self.counted = 0
+        self.leaving = False
+
+
+class _Workers:
+    """A few threads that take exchanges one step further, each in its turn.
+
+    done   called in a worker's thread with each exchange that has made its step
+    """
+
+    def __init__(
+        self, count: int, handler: Callable[[Request], Reply], done: Callable[[Exchange], None]
+    ) -> None:
+        from queue import SimpleQueue
+
+        self._handler = handler
+        self._done = done
+        # Bounded by what fills it: an exchange stands in it once at most.
+        self._steps: SimpleQueue[Exchange | None] = SimpleQueue()
+        # Daemons: a handler that never returns must not keep the process from ending.
+        self._threads = [
+            threading.Thread(target=self._run, name=f"h2lite handler {number}", daemon=True)
+            for number in range(1, count + 1)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def step(self, exchange: Exchange) -> None:
+        self._steps.put(exchange)
+
+    def _run(self) -> None:
+        while (exchange := self._steps.get()) is not None:
+            try:
+                exchange.work(self._handler)
+            except BaseException:  # noqa: BLE001  sys.exit() ends a request, not its thread
+                exchange.failed = True
+                sys.excepthook(*sys.exc_info())
+            self._done(exchange)
+
+    def end(self) -> None:
+        """Let every step queued before be made, then end; whoever takes longer is left behind."""
+        for _ in self._threads:
+            self._steps.put(None)
+        for thread in self._threads:
+            thread.join(WORKERS_END_S)
 
 
 class Server:
     """Listens from the moment it is made; `serve_forever` runs it.
 
-    handler   Request -> Reply, called in the serving thread; an exception becomes a 500
+    handler   Request -> Reply; an exception becomes a 500
+    threads   how many threads ask the handler, at most the streams a client may open (100);
+              0: the serving thread does, and handlers must not block
+    streamed  says of a request whose header section has come whether the handler wants it now
+              and its content as `Request.content`; None: of none.  Content that is not streamed
+              is handed over whole, and past 1 MiB refused with 413
     host, port, ssl_context   where to listen (port 0: a free one) and, for https, the TLS context
     log       called with one line a request and one a failed handshake; None: nobody asks
     clock     seconds as a float, monotonic
+    tap       makes for each connection what is called with all octets that cross it
 
-    Raises OSError when the address cannot be had.
+    Raises UsageError for a number of threads that is none, OSError when the address cannot be had.
     """
 
     def __init__(
         self,
         handler: Callable[[Request], Reply],
         *,
+        threads: int = 0,
+        streamed: Callable[[Request], bool] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
         ssl_context: ssl.SSLContext | None = None,
         log: Callable[[str], None] | None = None,
         clock: Callable[[], float] = monotonic,
+        tap: Callable[[], Tap] | None = None,
     ) -> None:
+        if not 0 <= threads <= CONCURRENT_STREAMS_MAX:
+            raise UsageError(f"{threads} threads, want 0 to {CONCURRENT_STREAMS_MAX}")
         self._handler = handler
+        self._streamed = streamed
         self._ssl_context = ssl_context
         self._log = log
+        self._tap = tap
         self._loop = Loop(clock)
         self._loop.open_waker()
-        self._stopping = False
+        # What other threads ask of this one; see _in_loop.
+        self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._ending = False
+        self._curfew = _Curfew()
+        self._ends_at = math.inf
         self._handshakes: set[_Handshake] = set()
-        self._links: dict[Link, dict[int, _Exchange]] = {}
-        # Exchanges whose body is still to be pulled from.
-        self._streaming: dict[_Exchange, Link] = {}
+        self._clients: dict[Link, _Client] = {}
+        self._streams_open = self._streams_most = self._handled = self._handled_most = 0
+        self._requests = 0
         try:
             self._listener = _Listener(self._loop, host, port)
         except OSError:
@@ -220,39 +262,129 @@ class Server:
         self.url = (
             f"{'https' if ssl_context else 'http'}://{address_text(self._listener.address)}"
         )
+        self._workers = (
+            _Workers(threads, handler, lambda exchange: self._in_loop(self._on_worked, exchange))
+            if threads
+            else None
+        )
 
     def serve_forever(self) -> None:
         """Serve until `stop`, then close everything."""
         try:
-            busy = False
-            while not self._stopping:
-                # What was just pulled may have left already: ask again before waiting.
-                for source, event in self._loop.turn(self._loop.clock() if busy else None):
+            while not self._ending or self._clients:
+                for source, event in self._loop.turn():
                     self._on_event(source, event)
-                busy = self._pull_bodies()
-                self._loop.flush()
+                self._do_posted()
+                for source in self._loop.flush():
+                    client = self._clients.get(source)  # type: ignore[call-overload]
+                    if client is not None:
+                        self._after_flush(client)
         finally:
             self._close()
 
-    def stop(self) -> None:
-        """Make `serve_forever` return soon; from any thread."""
-        self._stopping = True
+    def stop(self, grace: float = 0.0) -> None:
+        """Make `serve_forever` end: nobody new is accepted, and what is under way may finish.
+
+        grace   seconds it has for that; 0: everything is closed at once
+        From any thread, and from a signal handler.  A later call may shorten the grace, not
+        lengthen it.
+        """
+        self._in_loop(self._end, grace)
+
+    def stats(self) -> dict[str, int]:
+        """What the server is busy with, in numbers; from any thread.
+
+        connections   open now
+        requests      taken so far
+        streams, streams_most     open now, and at most at one time
+        handlers, handlers_most   requests that the handler is at work on, its replies' bodies
+                                  included, now and at most at one time
+        """
+        links = [*self._clients]
+        return {
+            "connections": len(links),
+            "requests": self._requests,
+            "streams": sum(len(link.connection.streams) for link in links),
+            "streams_most": self._streams_most,
+            "handlers": self._handled,
+            "handlers_most": self._handled_most,
+        }
+
+    def _in_loop(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Have the serving thread call a function before long."""
+        self._posted.append((function, arguments))
         self._loop.wake()
 
-    def _close(self) -> None:
-        """Say GOAWAY to everybody, and stay until it is read or a peer has had its time."""
+    def _do_posted(self) -> None:
+        while self._posted:
+            function, arguments = self._posted.popleft()
+            function(*arguments)
+
+    # -- the end ---------------------------------------------------------------------------
+
+    def _end(self, grace: float) -> None:
+        """Close the door; tell every client; see the clock."""
+        first = not self._ending
+        if first:
+            self._ending = True
+            self._shut_door()
+        if grace <= 0:
+            self._finish_all()
+            return
+        deadline = self._loop.clock() + grace
+        if first:
+            for client in self._clients.values():
+                self._announce_end(client)
+        if deadline < self._ends_at:
+            self._ends_at = deadline
+            self._loop.set_deadline(self._curfew, deadline)
+
+    def _shut_door(self) -> None:
         self._listener.close()
         for handshake in self._handshakes:
             handshake.close()
-        for link in self._links:
-            if not link.connection.closed:
-                link.connection.goaway()
-            link.finish()
-        while self._links:
-            self._loop.flush()
-            for source, event in self._loop.turn():
-                if isinstance(event, ev.ConnectionEnded):
-                    self._on_event(source, event)
+        self._handshakes.clear()
+
+    def _announce_end(self, client: _Client) -> None:
+        connection = client.link.connection
+        if connection.closed:
+            return
+        # RFC 9113 §6.8 [goaway-two-phase]: the ack shows that whatever the client opened before
+        # it knew has come.
+        connection.announce_goaway()
+        connection.ping(_FAREWELL, self._loop.clock())
+        self._loop.touch(client.link)
+
+    def _on_ping_acked(self, link: Link, event: ev.PingAcked) -> None:
+        client = self._clients.get(link)
+        if client is not None:
+            link.connection.goaway()
+            client.leaving = True
+            self._loop.touch(link)
+
+    def _on_grace_over(self, source: Source, event: Value) -> None:
+        self._finish_all()
+
+    def _finish_all(self) -> None:
+        """Give up what is still under way; whoever reads his GOAWAY has the linger time for it."""
+        self._loop.set_deadline(self._curfew, None)
+        for client in self._clients.values():
+            client.held.clear()
+            for exchange in [*client.exchanges.values()]:
+                self._retire(exchange)
+            if not client.link.connection.closed:
+                client.link.connection.goaway()
+            client.link.finish()
+
+    def _close(self) -> None:
+        """Whatever has ended the loop, leave nothing behind."""
+        if not self._ending:
+            self._shut_door()
+        for link in [*self._clients]:
+            link.end("closed here")
+            self._drop(link)
+        if self._workers is not None:
+            self._workers.end()
         self._loop.close()
 
     # -- events ----------------------------------------------------------------------------
@@ -263,17 +395,20 @@ class Server:
             handler(self, source, event)
 
     def _on_accepted(self, source: Source, event: _Accepted) -> None:
-        if len(self._links) + len(self._handshakes) >= CONNECTIONS_MAX:
+        if len(self._clients) + len(self._handshakes) >= CONNECTIONS_MAX:
             event.sock.close()
             return
+        tap = None if self._tap is None else self._tap()
         try:
             # Who has gone again already is found out here: ssl cannot wrap such a socket.
             event.sock.getpeername()
             prepare(event.sock)
             if self._ssl_context is None:
-                self._add_link(Transport(event.sock, event.address))
+                self._add_client(Transport(event.sock, event.address, tap))
             else:
-                transport = TLSTransport(event.sock, event.address, self._ssl_context)
+                transport = TLSTransport(
+                    event.sock, event.address, self._ssl_context, None, tap
+                )
                 self._handshakes.add(_Handshake(self._loop, transport))
         except OSError:
             event.sock.close()
@@ -281,48 +416,117 @@ class Server:
     def _on_handshaken(self, source: _Handshake, event: _Handshaken) -> None:
         self._handshakes.discard(source)
         self._loop.forget(source, source.transport.sock.fileno())
-        self._add_link(source.transport)
+        self._add_client(source.transport)
 
     def _on_handshake_failed(self, source: _Handshake, event: _HandshakeFailed) -> None:
         self._handshakes.discard(source)
         self._say(f"{address_text(source.transport.address)} {event.reason}")
         source.close()
 
-    def _add_link(self, transport: Transport) -> None:
-        self._links[Link(self._loop, transport, Connection(client=False))] = {}
+    def _add_client(self, transport: Transport) -> None:
+        link = Link(self._loop, transport, Connection(client=False))
+        self._clients[link] = _Client(link)
 
     def _on_request(self, link: Link, event: ev.RequestReceived) -> None:
         stream = link.connection.streams.get(event.stream_id)
         if stream is None:  # reset in the same turn
             return
-        exchange = _Exchange(stream, event.fields)
-        self._links[link][event.stream_id] = exchange
-        if event.end_stream:
-            self._reply(link, exchange)
+        client = self._clients[link]
+        self._requests += 1
+        self._count_streams(client)
+        request = Request(event.fields, b"", address_text(link.transport.address))
+        exchange = Exchange(link, stream, request)
+        client.exchanges[event.stream_id] = exchange
+        if request.method == "CONNECT":
+            # RFC 9110 §9.3.6: a tunnel is what CONNECT asks for, and no handler offers one.
+            self._answer_here(exchange, Reply(501, b"CONNECT is not offered\n"))
+        elif event.end_stream:
+            self._start(exchange)
+        else:
+            self._expect_content(exchange)
+
+    def _expect_content(self, exchange: Exchange) -> None:
+        """A request whose content is still to come."""
+        request, link = exchange.request, exchange.link
+        # RFC 9110 §10.1.1: the client waits for a word before it sends content.
+        if ("expect", "100-continue") in request.headers:
+            link.connection.send_response(exchange.stream, [(b":status", b"100")])
+            self._loop.touch(link)
+        try:
+            streamed = self._streamed is not None and self._streamed(request)
+        except Exception:  # noqa: BLE001  as a handler's fault
+            sys.excepthook(*sys.exc_info())
+            self._answer_here(exchange, Reply(500, FAILED))
+            return
+        if streamed:
+            request.content = self._content(exchange)
+            self._start(exchange)
+
+    def _content(self, exchange: Exchange) -> Content:
+        if self._workers is None:
+            return Content(lambda octets: self._on_taken(exchange, octets))
+        return Content(
+            lambda octets: self._in_loop(self._on_taken, exchange, octets), threading.Condition()
+        )
+
+    def _on_taken(self, exchange: Exchange, octets: int) -> None:
+        """A handler has read content: the client may send as much again."""
+        link = exchange.link
+        link.connection.data_consumed(exchange.stream.stream_id, octets)
+        self._loop.touch(link)
 
     def _on_data(self, link: Link, event: ev.DataReceived) -> None:
-        link.connection.data_consumed(event.stream_id, len(event.data))
-        exchange = self._links[link].get(event.stream_id)
-        if exchange is None:
+        exchange = self._clients[link].exchanges.get(event.stream_id)
+        content = None if exchange is None else exchange.request.content
+        if content is None:
+            link.connection.data_consumed(event.stream_id, len(event.data))
+            self._loop.touch(link)
+        if exchange is None or exchange.over:
             return
-        exchange.octets += len(event.data)
-        if exchange.octets > REQUEST_OCTETS_MAX:
-            reply = Reply(413, b"content over 1 MiB is not taken\n")
-            self._answer(link, exchange, reply, _response_fields(reply))
-            return
-        exchange.chunks.append(bytes(event.data))
+        if content is not None:
+            content.add(bytes(event.data))
+            self._more_came(exchange)
+        else:
+            self._collect(exchange, bytes(event.data))
         if event.end_stream:
-            self._reply(link, exchange)
+            self._on_complete(exchange)
+
+    def _collect(self, exchange: Exchange, data: bytes) -> None:
+        exchange.octets += len(data)
+        if exchange.octets <= REQUEST_OCTETS_MAX:
+            exchange.chunks.append(data)
+        else:
+            exchange.chunks.clear()
+            self._answer_here(exchange, Reply(413, b"content over 1 MiB is not taken\n"))
 
     def _on_trailers(self, link: Link, event: ev.TrailersReceived) -> None:
-        exchange = self._links[link].get(event.stream_id)
+        exchange = self._clients[link].exchanges.get(event.stream_id)
         if exchange is not None:
-            self._reply(link, exchange)
+            exchange.request.trailers += text_pairs(event.fields)
+            self._on_complete(exchange)
+
+    def _on_complete(self, exchange: Exchange) -> None:
+        """All of the request has come."""
+        request = exchange.request
+        if request.content is not None:
+            request.content.end()
+            self._more_came(exchange)
+        elif not exchange.over:
+            request.body = b"".join(exchange.chunks)
+            exchange.chunks.clear()
+            self._start(exchange)
+
+    def _more_came(self, exchange: Exchange) -> None:
+        if exchange.waiting:
+            self._ask_again(exchange)
 
     def _on_reset(self, link: Link, event: ev.StreamReset) -> None:
-        exchange = self._links[link].pop(event.stream_id, None)
+        client = self._clients[link]
+        exchange = client.exchanges.get(event.stream_id)
         if exchange is not None:
-            self._end_exchange(exchange)
+            self._retire(exchange)
+        if client.leaving:  # this may have been its last stream
+            self._loop.touch(link)
 
     def _on_failed(self, link: Link, event: ev.ConnectionFailed) -> None:
         self._say(f"{address_text(link.transport.address)} {event.reason}")
@@ -332,89 +536,196 @@ class Server:
         self._drop(link)
 
     def _drop(self, link: Link) -> None:
-        for exchange in self._links.pop(link, {}).values():
-            self._end_exchange(exchange)
+        client = self._clients.pop(link, None)
+        if client is not None:
+            self._streams_open -= client.counted
+            for exchange in client.exchanges.values():
+                self._retire(exchange)
 
-    # -- replies ---------------------------------------------------------------------------
+    # -- the handler's side ----------------------------------------------------------------
 
-    def _reply(self, link: Link, exchange: _Exchange) -> None:
-        """The request is complete: ask the handler."""
+    def _start(self, exchange: Exchange) -> None:
+        """Ask the handler, unless it is at work on as many requests as a client may open streams.
+
+        A client that opens streams and resets them gets no more of it than one that waits.
+        """
+        client = self._clients[exchange.link]
         if exchange.stream.state == CLOSED:  # reset in the same turn
             return
-        request = Request(
-            exchange.fields, b"".join(exchange.chunks), address_text(link.transport.address)
-        )
-        reply = None
-        try:
-            # RFC 9110 §9.3.6: a tunnel is what CONNECT asks for, and no handler offers one.
-            connect = request.method == "CONNECT"
-            reply = Reply(501, b"CONNECT is not offered\n") if connect else self._handler(request)
-            fields = _response_fields(reply)
-        except Exception:  # noqa: BLE001  a handler's fault is reported, and costs one stream
-            sys.excepthook(*sys.exc_info())
-            _close_body(getattr(reply, "body", None))
-            reply = Reply(500, b"the handler failed\n")
-            fields = _response_fields(reply)
-        self._say(f'{request.address} "{request.method} {request.path}" {reply.status}')
-        self._answer(link, exchange, reply, fields, head=request.method == "HEAD")
-
-    def _answer(
-        self, link: Link, exchange: _Exchange, reply: Reply, fields: Fields, head: bool = False
-    ) -> None:
-        connection, stream = link.connection, exchange.stream
-        exchange.chunks.clear()
-        del self._links[link][stream.stream_id]
-        body = reply.body
-        empty = head or body == b""
-        try:
-            connection.send_response(stream, fields, end_stream=empty)
-        except UsageError:
-            sys.excepthook(*sys.exc_info())
-            connection.reset_stream(stream, ErrorCode.INTERNAL_ERROR)
-            empty = True
-        self._loop.touch(link)
-        if empty:
-            _close_body(body)
-        elif isinstance(body, bytes):
-            connection.send_data(stream, body, end_stream=True)
-        else:
-            exchange.body = _pieces(body)
-            self._links[link][stream.stream_id] = exchange
-            self._streaming[exchange] = link
-
-    def _pull_bodies(self) -> bool:
-        """Queue more of the bodies that run low; True when any was."""
-        pulled = False
-        for exchange, link in list(self._streaming.items()):
-            if exchange.stream.queued_octets < BODY_QUEUED_OCTETS:
-                pulled = True
-                self._loop.touch(link)
-                self._pull(exchange, link)
-        return pulled
-
-    def _pull(self, exchange: _Exchange, link: Link) -> None:
-        assert exchange.body is not None
-        try:
-            piece = next(exchange.body, None)
-            if piece:
-                link.connection.send_data(exchange.stream, piece)
-        except Exception:  # noqa: BLE001  as a handler's fault
-            sys.excepthook(*sys.exc_info())
-            link.connection.reset_stream(exchange.stream, ErrorCode.INTERNAL_ERROR)
-            self._forget(exchange, link)
+        if client.handled >= CONCURRENT_STREAMS_MAX:
+            client.held[exchange] = None
             return
-        if piece is None:
-            link.connection.send_data(exchange.stream, b"", end_stream=True)
-            self._forget(exchange, link)
+        exchange.started = True
+        client.handled += 1
+        self._handled += 1
+        self._handled_most = max(self._handled_most, self._handled)
+        self._step(exchange)
 
-    def _forget(self, exchange: _Exchange, link: Link) -> None:
-        self._links[link].pop(exchange.stream.stream_id, None)
-        self._end_exchange(exchange)
+    def _step(self, exchange: Exchange) -> None:
+        """Have the user's code make one step, here or in a worker."""
+        exchange.working = True
+        if self._workers is None:
+            exchange.work(self._handler)
+            self._on_worked(exchange)
+        else:
+            self._workers.step(exchange)
 
-    def _end_exchange(self, exchange: _Exchange) -> None:
-        self._streaming.pop(exchange, None)
-        if exchange.body is not None:
-            exchange.body.close()  # type: ignore[attr-defined]  # _pieces made a generator
+    def _on_worked(self, exchange: Exchange) -> None:
+        """A step is made: the reply is there, or a piece of its body, or the body is closed."""
+        exchange.working = False
+        if exchange.over:
+            self._release(exchange)
+        elif exchange.answered:
+            self._on_piece(exchange)
+        elif exchange.reply is None:
+            self._answer_here(exchange, Reply(500, FAILED))
+        elif exchange.reply.delay > 0:
+            self._loop.set_deadline(exchange, self._loop.clock() + exchange.reply.delay)
+        else:
+            self._answer(exchange, exchange.reply)
+
+    def _on_due(self, exchange: Exchange, event: Due) -> None:
+        if exchange.waiting:
+            self._ask_again(exchange)
+        elif exchange.reply is not None:
+            self._answer(exchange, exchange.reply)
+
+    def _ask_again(self, exchange: Exchange) -> None:
+        """A body that had nothing yet may have something now."""
+        exchange.waiting = False
+        self._loop.set_deadline(exchange, None)
+        self._step(exchange)
+
+    def _answer_here(self, exchange: Exchange, reply: Reply) -> None:
+        """The server's own reply, in place of the handler's."""
+        exchange.reply = reply
+        exchange.fields = response_fields(reply)
+        self._answer(exchange, reply)
+
+    def _answer(self, exchange: Exchange, reply: Reply) -> None:
+        """Queue the reply's header section, and what is there of its body."""
+        connection, stream, request = exchange.link.connection, exchange.stream, exchange.request
+        if connection.closed or stream.state == CLOSED:  # failed or reset in the same turn
+            self._retire(exchange)
+            return
+        self._say(f'{request.address} "{request.method} {request.path}" {reply.status}')
+        exchange.answered = True
+        body = reply.body
+        whole = isinstance(body, bytes)
+        try:
+            trailers = octet_pairs(reply.trailers) if whole else []
+            empty = request.method == "HEAD" or (body == b"" and not trailers)
+            connection.send_response(stream, exchange.fields, end_stream=empty)
+            if empty:
+                self._complete(exchange)
+            elif isinstance(body, bytes):
+                self._send_last(exchange, body, trailers)
+            else:
+                self._clients[exchange.link].streaming[exchange] = None
+        except Exception:  # noqa: BLE001  what the handler replied cannot be sent
+            self._fail(exchange)
+        self._loop.touch(exchange.link)
+
+    def _on_piece(self, exchange: Exchange) -> None:
+        """The body has given its next piece, none yet, or its end."""
+        connection, stream, piece = exchange.link.connection, exchange.stream, exchange.piece
+        if connection.closed or stream.state == CLOSED:
+            self._retire(exchange)
+            return
+        try:
+            if exchange.failed:
+                self._reset(exchange)
+            elif piece is None:
+                assert exchange.reply is not None
+                self._send_last(exchange, b"", octet_pairs(exchange.reply.trailers))
+            elif piece:
+                connection.send_data(stream, piece)
+            else:
+                exchange.waiting = True
+                self._loop.set_deadline(exchange, self._loop.clock() + BODY_RETRY_S)
+        except Exception:  # noqa: BLE001  as a handler's fault
+            self._fail(exchange)
+        self._loop.touch(exchange.link)
+
+    def _send_last(self, exchange: Exchange, octets: bytes, trailers: Fields) -> None:
+        connection, stream = exchange.link.connection, exchange.stream
+        connection.send_data(stream, octets, end_stream=not trailers)
+        if trailers:
+            connection.send_trailers(stream, trailers)
+        self._complete(exchange)
+
+    def _complete(self, exchange: Exchange) -> None:
+        """The reply is queued whole; a client that still sends its request is told to stop."""
+        if exchange.stream.state == OPEN:
+            exchange.link.connection.stop_request(exchange.stream)
+        self._retire(exchange)
+
+    def _fail(self, exchange: Exchange) -> None:
+        """The fault being handled is the user's: report it, and give up the stream it came on."""
+        sys.excepthook(*sys.exc_info())
+        self._reset(exchange)
+
+    def _reset(self, exchange: Exchange) -> None:
+        exchange.link.connection.reset_stream(exchange.stream, ErrorCode.INTERNAL_ERROR)
+        self._retire(exchange)
+
+    def _after_flush(self, client: _Client) -> None:
+        """Octets may have left: ask bodies that run low for more, and see whether all is done."""
+        for exchange in [*client.streaming]:
+            while self._wants_piece(exchange):
+                self._step(exchange)
+        self._count_streams(client)
+        link = client.link
+        if client.leaving and not link.connection.streams and not link.connection.has_output:
+            link.finish()
+
+    def _wants_piece(self, exchange: Exchange) -> bool:
+        return (
+            exchange.stream.queued_octets < BODY_QUEUED_OCTETS
+            and not exchange.working
+            and not exchange.waiting
+            and not exchange.over
+        )
+
+    def _count_streams(self, client: _Client) -> None:
+        streams = len(client.link.connection.streams)
+        self._streams_open += streams - client.counted
+        self._streams_most = max(self._streams_most, self._streams_open)
+        client.counted = streams
+
+    def _retire(self, exchange: Exchange) -> None:
+        """Nothing more of an exchange is taken or sent; its body is closed by the next step."""
+        if exchange.over:
+            return
+        exchange.over = True
+        self._loop.set_deadline(exchange, None)
+        client = self._clients.get(exchange.link)
+        if client is not None:
+            client.exchanges.pop(exchange.stream.stream_id, None)
+            client.streaming.pop(exchange, None)
+            client.held.pop(exchange, None)
+        if exchange.request.content is not None:
+            self._on_taken(exchange, exchange.request.content.give_up())
+        if exchange.working:  # its step will see that it is over
+            return
+        if exchange.reply is None or isinstance(exchange.reply.body, bytes):
+            self._release(exchange)
+        else:
+            self._step(exchange)
+
+    def _release(self, exchange: Exchange) -> None:
+        """The handler is done with an exchange: the next one that was held may start."""
+        if not exchange.started:
+            return
+        self._handled -= 1
+        client = self._clients.get(exchange.link)
+        if client is None:
+            return
+        client.handled -= 1
+        if client.held:
+            held = next(iter(client.held))
+            del client.held[held]
+            self._start(held)
 
     def _say(self, line: str) -> None:
         if self._log is not None:
@@ -425,42 +736,13 @@ _ON_EVENT: dict[type[Value], Callable[[Server, Any, Any], None]] = {
     _Accepted: Server._on_accepted,
     _Handshaken: Server._on_handshaken,
     _HandshakeFailed: Server._on_handshake_failed,
+    _GraceOver: Server._on_grace_over,
+    Due: Server._on_due,
     ev.RequestReceived: Server._on_request,
     ev.DataReceived: Server._on_data,
     ev.TrailersReceived: Server._on_trailers,
+    ev.PingAcked: Server._on_ping_acked,
     ev.StreamReset: Server._on_reset,
     ev.ConnectionFailed: Server._on_failed,
     ev.ConnectionEnded: Server._on_ended,
 }
-
-
-def _response_fields(reply: Reply) -> Fields:
-    """A reply's field section.  Raises what a reply that is none deserves."""
-    fields = [(b":status", str(reply.status).encode())]
-    for name, value in reply.headers:
-        fields.append((name.lower().encode(), value.encode("latin-1")))
-    body = reply.body
-    if isinstance(body, bytes):
-        if all(name != b"content-length" for name, _ in fields):
-            fields.append((b"content-length", str(len(body)).encode()))
-    elif not hasattr(body, "read") and not hasattr(body, "__next__"):
-        raise TypeError(f"a reply's body of {type(body)}, want octets, a file or an iterator")
-    return fields
-
-
-def _pieces(body: BinaryIO | Iterator[bytes]) -> Iterator[bytes]:
-    """A file or an iterator as one generator that closes what it read."""
-    try:
-        if hasattr(body, "read"):
-            while piece := body.read(BODY_QUEUED_OCTETS):
-                yield piece
-        else:
-            yield from body
-    finally:
-        _close_body(body)
-
-
-def _close_body(body: object) -> None:
-    close = getattr(body, "close", None)
-    if close is not None:
-        close()

@@ -73,6 +73,8 @@ class Stream:
     unread_octets    content received and not yet consumed
     answers_head     the request is a HEAD: the response has no content whatever it declares
     expected         octets of content the peer declared, None when it did not
+    interim_received 1xx responses so far
+    request_stopped  once our response has left, the client is told to send no more
     """
 
     __slots__ = (
@@ -89,6 +91,8 @@ class Stream:
         "unread_octets",
         "answers_head",
         "expected",
+        "interim_received",
+        "request_stopped",
         "_received_octets",
         "_promised",
         "_offered_octets",
@@ -109,6 +113,8 @@ class Stream:
         self.unread_octets = 0
         self.answers_head = False
         self.expected: int | None = None
+        self.interim_received = 0
+        self.request_stopped = False
         self._received_octets = 0
         self._promised: int | None = None  # octets of content we declared
         self._offered_octets = 0

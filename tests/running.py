@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import pytest
 
 from h2lite.connection import Connection
-from h2lite.server import Reply, Request, Server
+from h2lite.exchange import Reply, Request
+from h2lite.server import Server
 from h2lite.value import Value
 
 PATIENCE_S = 10.0  # how long a test waits for what must come

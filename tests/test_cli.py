@@ -21,10 +21,10 @@ from h2lite.cli.trace import FrameTrace
 from h2lite.client import PooledConnection, connect
 from h2lite.errors import ErrorCode, UsageError
 from h2lite.events import PingReceived, RequestReceived
+from h2lite.exchange import Reply, Request
 from h2lite.fields import FieldEncoder
 from h2lite.framer import CLIENT_PREFACE
 from h2lite.frames import GoAwayFrame, HeadersFrame, SettingsFrame
-from h2lite.server import Reply, Request
 
 from .running import Peer, accepting, peering, serving
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from h2lite.certs import CertificateFiles, make_certificate
-from h2lite.server import Reply
+from h2lite.exchange import Reply
 from h2lite.transport import server_context
 
 from .running import PATIENCE_S, accepting, serving

@@ -34,8 +34,8 @@ from h2lite.events import (
     SettingsAcked,
 )
 from h2lite.events import StreamReset as StreamWasReset
+from h2lite.exchange import Reply, Request
 from h2lite.frames import GoAwayFrame, HeadersFrame, PingFrame
-from h2lite.server import Reply, Request
 from h2lite.settings import SettingId
 
 from .running import PATIENCE_S, Peer, accepting, peering, serving

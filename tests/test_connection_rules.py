@@ -11,6 +11,7 @@ from h2lite import events as ev
 from h2lite.connection import (
     ANSWERS_QUEUED_MAX,
     DEBUG_DATA_OCTETS_MAX,
+    INTERIM_RESPONSES_MAX,
     RESETS_REMEMBERED_MAX,
     SETTINGS_ACK_TIMEOUT_S,
     SKIPS_REMEMBERED_MAX,
@@ -760,3 +761,51 @@ def test_nothing_is_announced_on_a_closed_connection():
     server.announce_goaway()
 
     assert (server.has_output, server.goaway_sent) == (False, None)
+
+
+@pytest.mark.rfc("early-response-stop")
+@pytest.mark.parametrize("stopped_first", [True, False], ids=["before it leaves", "after"])
+def test_a_request_is_stopped_once_its_whole_response_has_left(stopped_first):
+    server = begun(client=False)
+    feed(server, HeadersFrame(1, block(POST)))
+    stream = server.streams[1]
+    server.send_response(stream, OK)
+    server.send_data(stream, b"early", end_stream=True)
+    if stopped_first:
+        server.stop_request(stream)
+    frames = sent(server)
+    if not stopped_first:
+        server.stop_request(stream)
+        frames += sent(server)
+
+    assert frames[1:] == [
+        DataFrame(1, b"early", True), RstStreamFrame(1, ErrorCode.NO_ERROR)
+    ]  # fmt: skip
+    assert feed(server, DataFrame(1, b"on its way")) == []
+
+
+def test_a_complete_request_is_not_stopped():
+    server = begun(client=False)
+    feed(server, HeadersFrame(1, block(POST), end_stream=True))
+    stream = server.streams[1]
+    server.send_response(stream, OK, end_stream=True)
+    server.stop_request(stream)
+
+    assert [type(frame) for frame in sent(server)] == [HeadersFrame]
+
+
+@pytest.mark.rfc("interim-bounded")
+def test_more_interim_responses_than_anybody_has_use_for_reset_the_stream():
+    client = begun(client=True)
+    client.send_request(GET)
+    drain(client)
+    interim = HeadersFrame(1, block([(b":status", b"103")]))
+
+    assert len(feed(client, *[interim] * INTERIM_RESPONSES_MAX)) == INTERIM_RESPONSES_MAX
+    (reset,) = feed(client, interim)
+
+    assert (reset.stream_id, reset.error_code) == (1, ErrorCode.ENHANCE_YOUR_CALM)
+    assert sent(client) == [RstStreamFrame(1, ErrorCode.ENHANCE_YOUR_CALM)]
+    client.send_request(GET)
+    drain(client)
+    assert feed(client, HeadersFrame(3, block(OK), end_stream=True)) != []

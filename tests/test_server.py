@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,9 +20,10 @@ from h2lite.client import PooledConnection, connect
 from h2lite.connection import STREAM_WINDOW, Connection
 from h2lite.errors import ConnectionLost, ErrorCode, StreamReset, TLSError
 from h2lite.events import DataReceived, GoAwayReceived, PingAcked, ResponseReceived
+from h2lite.exchange import Reply, Request
 from h2lite.fields import FieldDecoder
 from h2lite.frames import GoAwayFrame, HeadersFrame
-from h2lite.server import REQUEST_OCTETS_MAX, Reply, Request, Server
+from h2lite.server import REQUEST_OCTETS_MAX, Server
 from h2lite.transport import server_context
 
 from .pair import block, parse
@@ -55,19 +57,23 @@ class Raw:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.core = Connection(client=True)
+        self.events: deque[Any] = deque()  # that came and were not looked at
 
     def flush(self) -> None:
         while octets := self.core.data_to_send(0.0):
             self.sock.sendall(octets)
 
-    def until(self, kind: type) -> object:
+    def until(self, kind: type) -> Any:
+        """The next event of that kind; those before it are passed over."""
         while True:
+            while self.events:
+                event = self.events.popleft()
+                if isinstance(event, kind):
+                    return event
             self.flush()
             data = self.sock.recv(65536)
             assert data, f"the server closed before {kind.__name__}"
-            for event in self.core.receive_data(data, 0.0):
-                if isinstance(event, kind):
-                    return event
+            self.events += self.core.receive_data(data, 0.0)
 
     def rest(self) -> bytes:
         """What comes until the server closes."""

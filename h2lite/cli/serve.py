@@ -8,7 +8,8 @@ import sys
 import tempfile
 
 from ..errors import ConnectError, UsageError
-from ..server import Reply, Server
+from ..exchange import Reply
+from ..server import Server
 from ..transport import server_context
 from . import DONE, printable
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import argparse
     import ssl
 
-    from ..server import Request
+    from ..exchange import Request
 
 TEXT = (("content-type", "text/plain; charset=utf-8"),)
 

@@ -1,0 +1,49 @@
+"""What a message's content may come from: octets, a file, or an iterator of octets.
+
+Asked for one piece at a time, so that no more of it is in memory than a stream has queued.
+"""
+
+from __future__ import annotations
+
+from .errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import BinaryIO, TypeAlias
+
+    Body: TypeAlias = bytes | BinaryIO | Iterable[bytes]
+
+# Kept queued for one stream: enough for a turn's send, little enough for a thousand streams.
+BODY_QUEUED_OCTETS = 65536
+
+
+def next_piece(body: object) -> bytes | None:
+    """The next octets of a file or an iterator; None: it has ended.
+
+    Raises UsageError for what are no octets, and whatever reading raises.
+    """
+    if hasattr(body, "read"):
+        piece = body.read(BODY_QUEUED_OCTETS)
+        if piece is None:  # a file that does not block, and has nothing yet
+            return b""
+        if len(piece) == 0:
+            return None
+    else:
+        piece = next(body, None)  # type: ignore[call-overload]
+    if piece is None or isinstance(piece, bytes):
+        return piece
+    if isinstance(piece, (bytearray, memoryview)):
+        return bytes(piece)  # it may change before it has left
+    raise UsageError(f"a body gives {type(piece).__name__}, want octets")
+
+
+def octets_left(body: object) -> int | None:
+    """How many octets a file holds from here on; None where nobody knows."""
+    seekable = getattr(body, "seekable", None)
+    if seekable is None or not seekable():
+        return None
+    here: int = body.tell()  # type: ignore[attr-defined]
+    end: int = body.seek(0, 2)  # type: ignore[attr-defined]
+    body.seek(here)  # type: ignore[attr-defined]
+    return end - here if end > here else 0

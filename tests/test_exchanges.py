@@ -1,0 +1,566 @@
+"""Content that streams both ways over real sockets, the handler in the loop or in threads."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from h2lite.client import PooledConnection, connect
+from h2lite.connection import CONCURRENT_STREAMS_MAX, STREAM_WINDOW
+from h2lite.errors import (
+    ConnectionLost,
+    ErrorCode,
+    LocalProtocolError,
+    ReadTimeout,
+    UsageError,
+)
+from h2lite.events import (
+    DataReceived,
+    GoAwayReceived,
+    InformationalReceived,
+    PingAcked,
+    ResponseReceived,
+    TrailersReceived,
+)
+from h2lite.events import StreamReset as StreamWasReset
+from h2lite.exchange import Content, Reply, Request
+from h2lite.frames import MAX_STREAM_ID
+from h2lite.server import Server
+
+from .running import PATIENCE_S, Peer, peering, serving
+from .test_server import GET, Raw, raw_client
+
+PUT = [(b":method", b"PUT"), *GET[1:]]
+BLOCK = bytes(range(256)) * 256
+in_loop_and_threads = pytest.mark.parametrize("threads", [0, 3], ids=["loop", "threads"])
+
+
+def streamed(request: Request) -> bool:
+    return request.path.startswith("/stream")
+
+
+def handler(request: Request) -> Reply:
+    """Gives content back as it comes, or tells how much there was."""
+    if request.path == "/stream/echo":
+        assert request.content is not None
+        return Reply(200, request.content, trailers=request.trailers)
+    if request.path == "/stream/refuse":
+        return Reply(403, b"not here\n")
+    return Reply(200, str(len(request.body)).encode())
+
+
+@pytest.fixture(params=[0, 3], ids=["loop", "threads"])
+def connection(request: pytest.FixtureRequest) -> Iterator[PooledConnection]:
+    with (
+        serving(handler, threads=request.param, streamed=streamed) as server,
+        connect(server.url) as connection,
+    ):
+        yield connection
+
+
+def until(condition) -> None:
+    """Wait for what another thread does before long."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+# -- requests ----------------------------------------------------------------------------------
+
+
+def test_content_far_beyond_the_windows_comes_back_whole_with_its_trailers(connection):
+    trailers: list[tuple[str, str]] = []
+    sent, received = hashlib.sha256(), hashlib.sha256()
+
+    def body() -> Iterator[bytes]:
+        for _ in range(100):
+            sent.update(BLOCK)
+            yield BLOCK
+        trailers.append(("Digest", sent.hexdigest()))
+
+    response = connection.request("PUT", "/stream/echo", body=body(), trailers=trailers)
+    for piece in response.iter_bytes():
+        received.update(piece)
+
+    assert response.trailers["digest"] == received.hexdigest() == sent.hexdigest()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda: b"abc" * 1000,
+        lambda: bytearray(b"abc" * 1000),
+        lambda: memoryview(b"abc" * 1000),
+        lambda: io.BytesIO(b"abc" * 1000),
+        lambda: [b"abc"] * 1000,
+        lambda: iter([b"abc", b"", bytearray(b"abc")] + [memoryview(b"abc")] * 998),
+    ],
+    ids=["bytes", "bytearray", "memoryview", "file", "list", "iterator"],
+)
+def test_a_body_may_be_octets_a_file_or_an_iterable(connection, body):
+    whole = body()
+    assert connection.request("PUT", "/count", body=whole).read() == b"3000"
+    assert not getattr(whole, "closed", False)
+    assert connection.request("PUT", "/stream/echo", body=body()).read() == b"abc" * 1000
+
+
+def test_a_file_is_sent_from_where_it_stands_and_its_length_is_declared():
+    seen: list[Request] = []
+
+    def note(request: Request) -> Reply:
+        seen.append(request)
+        return Reply()
+
+    file = io.BytesIO(b"0123456789")
+    file.seek(4)
+    with serving(note) as server, connect(server.url) as connection:
+        connection.request("PUT", "/", body=file).read()
+        reader, writer = os.pipe()
+        os.write(writer, b"piped")
+        os.close(writer)
+        with open(reader, "rb") as pipe:
+            connection.request("PUT", "/", body=pipe).read()
+
+    assert [request.body for request in seen] == [b"456789", b"piped"]
+    assert ("content-length", "6") in seen[0].headers
+    assert seen[1].headers == []
+
+
+@pytest.mark.parametrize("body", ["text", 5, None])
+def test_what_can_be_no_body_is_refused_before_anything_is_sent(connection, body):
+    with pytest.raises(UsageError, match="a body of"):
+        connection.request("PUT", "/count", body=body)
+    assert connection.request("PUT", "/count").read() == b"0"
+
+
+def raises() -> Iterator[bytes]:
+    yield b"the beginning"
+    raise RuntimeError("it broke")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "fault"),
+    [
+        (raises, (), RuntimeError),
+        (lambda: iter(["text"]), (), UsageError),
+        (lambda: io.StringIO("text"), (), UsageError),
+        (lambda: iter([b"too", b"long"]), (("content-length", "5"),), LocalProtocolError),
+        (lambda: iter([b"short"]), (("content-length", "6"),), LocalProtocolError),
+    ],
+    ids=["raises", "text", "a file of text", "too long", "too short"],
+)
+def test_a_body_that_fails_costs_its_stream_alone(connection, body, headers, fault):
+    with pytest.raises(fault):
+        connection.request("PUT", "/count", body=body(), headers=headers)
+    assert connection.request("PUT", "/count", body=b"whole").read() == b"5"
+
+
+def test_trailers_that_may_not_be_sent_withdraw_the_request(connection):
+    for body in (b"octets", iter([b"octets"])):
+        with pytest.raises(LocalProtocolError, match=r"belongs to HTTP/1\.1"):
+            connection.request("PUT", "/count", body=body, trailers=[("connection", "close")])
+    assert connection.request("PUT", "/count", body=b"whole").read() == b"5"
+
+
+def test_the_bodys_own_code_runs_without_the_connections_lock(connection):
+    answers: list[bytes] = []
+
+    def body() -> Iterator[bytes]:
+        other = threading.Thread(
+            target=lambda: answers.append(connection.request("GET", "/count").read())
+        )
+        other.start()
+        other.join(PATIENCE_S)
+        yield b"content"
+
+    assert connection.request("PUT", "/count", body=body()).read() == b"7"
+    assert answers == [b"0"]
+
+
+def test_an_answer_before_the_end_of_the_request_is_kept_and_the_rest_not_sent(connection):
+    pulled: list[int] = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            pulled.append(1)
+            yield BLOCK
+
+    response = connection.request("PUT", "/stream/refuse", body=endless(), timeout=PATIENCE_S)
+
+    assert (response.status, response.read()) == (403, b"not here\n")
+    assert len(pulled) < 100
+    assert connection.request("GET", "/count").read() == b"0"
+
+
+def test_a_request_that_stalls_runs_into_its_timeout(connection):
+    def patient(peer: Peer) -> None:
+        peer.serve()  # takes nothing, answers nothing
+
+    with peering(patient) as peer, connect(peer.url) as silent:
+        with pytest.raises(ReadTimeout):
+            silent.request("PUT", "/", body=iter(lambda: BLOCK, None), timeout=0.1)
+        with pytest.raises(ReadTimeout):
+            silent.request("PUT", "/", body=iter(lambda: b"", None), timeout=0.1)
+        silent.ping()
+
+
+def test_interim_responses_stand_beside_the_final_one():
+    def early(peer: Peer) -> None:
+        from h2lite.events import RequestReceived
+
+        stream = peer.core.streams[peer.until(RequestReceived).stream_id]
+        peer.core.send_response(stream, [(b":status", b"103"), (b"link", b"</a>")])
+        peer.core.send_response(stream, [(b":status", b"100")])
+        peer.core.send_response(stream, [(b":status", b"200")], end_stream=True)
+        peer.serve()
+
+    with peering(early) as peer, connect(peer.url) as connection:
+        response = connection.request("GET", "/")
+
+    assert response.status == 200
+    assert [(status, list(fields)) for status, fields in response.interim] == [
+        (103, [("link", "</a>")]),
+        (100, []),
+    ]
+
+
+# -- the server's side -------------------------------------------------------------------------
+
+
+def test_a_client_that_waits_for_a_word_is_told_to_go_on():
+    with serving(handler) as server, raw_client(server) as raw:
+        stream = raw.core.send_request([*PUT, (b"expect", b"100-continue")], end_stream=False)
+
+        assert raw.until(InformationalReceived) == InformationalReceived(
+            1, 100, [(b":status", b"100")]
+        )
+        raw.core.send_data(stream, b"content", end_stream=True)
+        assert raw.until(DataReceived) == DataReceived(1, b"7", True)
+
+
+@pytest.mark.rfc("early-response-stop")
+@in_loop_and_threads
+def test_who_is_answered_early_gets_the_whole_answer_and_then_no_error(threads):
+    with serving(handler, threads=threads, streamed=streamed) as server, raw_client(server) as raw:
+        path = (b":path", b"/stream/refuse")
+        raw.core.send_request([*PUT[:-1], path], end_stream=False)
+
+        assert raw.until(DataReceived) == DataReceived(1, b"not here\n", True)
+        assert raw.until(StreamWasReset) == StreamWasReset(1, ErrorCode.NO_ERROR, True)
+
+
+def test_content_that_no_handler_reads_is_held_up_by_its_window():
+    with serving(never_done, streamed=lambda request: True) as server, raw_client(server) as raw:
+        stream = raw.core.send_request(PUT, end_stream=False)
+        raw.until(ResponseReceived)
+        raw.core.send_data(stream, bytes(2 * STREAM_WINDOW))
+        raw.core.ping(b"12345678", 0.0)
+        raw.until(PingAcked)
+        assert stream.queued_octets == STREAM_WINDOW
+
+
+@in_loop_and_threads
+def test_trailers_follow_the_body_that_filled_them(threads):
+    def with_trailers(request: Request) -> Reply:
+        trailers: list[tuple[str, str]] = []
+
+        def body() -> Iterator[bytes]:
+            yield b"content"
+            trailers.append(("Checksum", "1"))
+
+        if request.path == "/iterator":
+            return Reply(200, body(), trailers=trailers)
+        return Reply(200, b"" if request.path == "/empty" else b"content", trailers=[("a", "b")])
+
+    with (
+        serving(with_trailers, threads=threads) as server,
+        connect(server.url) as connection,
+    ):
+        for path, content, trailers in (
+            ("/iterator", b"content", [("checksum", "1")]),
+            ("/octets", b"content", [("a", "b")]),
+            ("/empty", b"", [("a", "b")]),
+        ):
+            response = connection.request("GET", path)
+            assert (response.read(), list(response.trailers)) == (content, trailers)
+
+
+@in_loop_and_threads
+def test_a_body_that_has_nothing_yet_is_asked_again(threads):
+    yields = [b"", b"first", b"", b"", b"last"]
+
+    with (
+        serving(lambda request: Reply(200, iter(yields)), threads=threads) as server,
+        connect(server.url) as connection,
+    ):
+        assert connection.request("GET", "/").read() == b"firstlast"
+
+
+def test_a_reply_with_a_delay_holds_up_nobody():
+    order: list[str] = []
+
+    def slow(request: Request) -> Reply:
+        return Reply(200, b"", delay=0.2 if request.path == "/slow" else 0.0)
+
+    with serving(slow) as server, connect(server.url) as one, connect(server.url) as other:
+
+        def wait() -> None:
+            one.request("GET", "/slow")
+            order.append("slow")
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        other.request("GET", "/quick")
+        order.append("quick")
+        thread.join(PATIENCE_S)
+
+    assert order == ["quick", "slow"]
+
+
+def test_a_delayed_reply_to_a_stream_that_was_reset_is_not_sent():
+    with serving(lambda request: Reply(200, b"", delay=0.05)) as server, raw_client(server) as raw:
+        stream = raw.core.send_request(GET)
+        raw.flush()
+        until(lambda: server.stats()["handlers"] == 1)
+        raw.core.reset_stream(stream)
+        raw.flush()
+        until(lambda: server.stats()["handlers"] == 0)
+        raw.core.send_request(GET)
+        assert raw.until(ResponseReceived).stream_id == 3
+
+
+# -- threads -----------------------------------------------------------------------------------
+
+
+def test_handlers_in_threads_wait_side_by_side_and_never_more_than_there_are_threads():
+    barrier = threading.Barrier(3)
+    running: list[int] = []
+    most: list[int] = []
+
+    def waiting(request: Request) -> Reply:
+        running.append(1)
+        most.append(len(running))
+        barrier.wait(PATIENCE_S)
+        running.pop()
+        return Reply(200, b"met\n")
+
+    with serving(waiting, threads=3) as server, raw_client(server) as raw:
+        for _ in range(9):
+            raw.core.send_request(GET)
+        for _ in range(9):
+            raw.until(DataReceived)
+
+    assert max(most) == 3
+
+
+def test_the_loop_goes_on_while_a_handler_blocks():
+    released = threading.Event()
+
+    def blocking(request: Request) -> Reply:
+        released.wait(PATIENCE_S)
+        return Reply()
+
+    with (
+        serving(blocking, threads=1) as server,
+        connect(server.url) as connection,
+        raw_client(server) as raw,
+    ):
+        raw.core.send_request(GET)
+        raw.flush()
+        until(lambda: server.stats()["handlers"] == 1)
+        connection.ping()
+        released.set()
+        raw.until(ResponseReceived)
+
+
+def test_streams_that_are_reset_start_no_more_handlers_than_a_client_may_have():
+    released = threading.Event()
+
+    def blocking(request: Request) -> Reply:
+        released.wait(PATIENCE_S)
+        return Reply()
+
+    with serving(blocking, threads=2) as server, raw_client(server) as raw:
+        for _ in range(5 * CONCURRENT_STREAMS_MAX):
+            stream = raw.core.send_request(GET)
+            raw.flush()
+            raw.core.reset_stream(stream)
+        raw.core.ping(b"12345678", 0.0)
+        raw.until(PingAcked)
+        stats = server.stats()
+        assert stats["handlers"] <= CONCURRENT_STREAMS_MAX
+        released.set()
+        until(lambda: server.stats()["handlers"] == 0)
+        assert server.stats()["handlers_most"] <= CONCURRENT_STREAMS_MAX
+        raw.core.send_request(GET)
+        raw.until(ResponseReceived)
+
+
+def test_a_reader_of_content_is_told_when_the_client_gives_up():
+    told: list[BaseException] = []
+
+    def reading(request: Request) -> Reply:
+        assert request.content is not None
+        try:
+            return Reply(200, b"".join(request.content))
+        except ConnectionResetError as error:
+            told.append(error)
+            raise
+
+    with (
+        serving(reading, threads=1, streamed=lambda request: True) as server,
+        raw_client(server) as raw,
+    ):
+        stream = raw.core.send_request(PUT, end_stream=False)
+        raw.core.send_data(stream, b"some")
+        raw.flush()
+        until(lambda: server.stats()["handlers"] == 1)
+        raw.core.reset_stream(stream)
+        raw.flush()
+        until(lambda: told)
+        until(lambda: server.stats()["handlers"] == 0)
+
+
+def test_sys_exit_in_a_handler_ends_its_request_and_not_its_thread(monkeypatch):
+    monkeypatch.setattr("sys.excepthook", lambda *_: None)
+
+    def leaving(request: Request) -> Reply:
+        raise SystemExit
+
+    with serving(leaving, threads=1) as server, connect(server.url) as connection:
+        assert [connection.request("GET", "/").status for _ in range(2)] == [500, 500]
+
+
+@pytest.mark.parametrize("threads", [-1, CONCURRENT_STREAMS_MAX + 1])
+def test_a_number_of_threads_that_is_none_is_refused(threads):
+    with pytest.raises(UsageError, match="threads"):
+        Server(handler, threads=threads)
+
+
+# -- stopping ----------------------------------------------------------------------------------
+
+
+@pytest.mark.rfc("goaway-two-phase")
+@in_loop_and_threads
+def test_within_the_grace_time_streams_finish_and_late_ones_are_taken(threads):
+    released = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        yield b"begun "
+        while not released.is_set():
+            yield b""
+        yield b"and finished"
+
+    with (
+        serving(lambda request: Reply(200, body()), threads=threads) as server,
+        raw_client(server) as raw,
+    ):
+        raw.core.send_request(GET)
+        raw.until(DataReceived)
+        raw.core.send_request(GET)  # on its way before the client can know
+        late = raw.core.data_to_send(0.0)
+        server.stop(PATIENCE_S)
+        assert raw.until(GoAwayReceived).last_stream_id == MAX_STREAM_ID
+        raw.sock.sendall(late)
+        assert raw.until(GoAwayReceived) == GoAwayReceived(3, ErrorCode.NO_ERROR, b"")
+        released.set()
+        whole = parse_data(raw)
+
+    assert whole == {1: b"and finished", 3: b"begun and finished"}
+
+
+def parse_data(raw: Raw) -> dict[int, bytes]:
+    """The content of each stream in what comes until the server closes."""
+    content: dict[int, bytes] = {}
+    raw.flush()
+    for event in [*raw.events, *raw.core.receive_data(raw.rest(), 0.0)]:
+        if isinstance(event, DataReceived):
+            content[event.stream_id] = content.get(event.stream_id, b"") + bytes(event.data)
+    return content
+
+
+def never_done(request: Request) -> Reply:
+    return Reply(200, iter(lambda: b"", None))
+
+
+def test_an_idle_client_is_not_waited_for():
+    with serving() as server, connect(server.url) as connection:
+        server.stop(60.0)
+        with pytest.raises(ConnectionLost):
+            connection.poll(PATIENCE_S)
+
+
+def test_who_does_not_finish_in_the_grace_time_is_cut_off():
+    with serving(never_done) as server, raw_client(server) as raw:
+        raw.core.send_request(GET)
+        raw.until(ResponseReceived)
+        server.stop(0.05)
+        assert raw.until(GoAwayReceived).last_stream_id == MAX_STREAM_ID
+        assert raw.until(GoAwayReceived) == GoAwayReceived(1, ErrorCode.NO_ERROR, b"")
+        raw.rest()
+
+
+def test_a_second_stop_shortens_the_grace_time():
+    with serving(never_done) as server, raw_client(server) as raw:
+        raw.core.send_request(GET)
+        raw.until(ResponseReceived)
+        server.stop(60.0)
+        server.stop(0.0)
+        raw.rest()
+
+
+def test_a_stopped_server_leaves_a_handler_that_never_returns_behind(monkeypatch):
+    monkeypatch.setattr("h2lite.server.WORKERS_END_S", 0.01)
+    released = threading.Event()
+
+    def blocking(request: Request) -> Reply:
+        released.wait(PATIENCE_S)
+        return Reply()
+
+    with serving(blocking, threads=1) as server, raw_client(server) as raw:
+        raw.core.send_request(GET)
+        raw.flush()
+        until(lambda: server.stats()["handlers"] == 1)
+    released.set()
+
+
+# -- a request that streams, by itself ---------------------------------------------------------
+
+
+def test_content_in_the_loop_says_when_it_has_nothing_yet():
+    taken: list[int] = []
+    content = Content(taken.append)
+
+    assert next(content) == b""
+    content.add(b"one")
+    content.add(b"two")
+    assert (next(content), next(content), next(content)) == (b"one", b"two", b"")
+    content.end()
+    assert list(content) == []
+    assert taken == [3, 3]
+
+
+def test_content_that_was_given_up_is_read_no_further():
+    content = Content(lambda octets: None)
+    content.add(b"four")
+
+    assert content.give_up() == 4
+    with pytest.raises(ConnectionResetError):
+        next(content)
+
+
+def test_trailers_end_a_streamed_request_too():
+    with serving(handler, streamed=streamed) as server, raw_client(server) as raw:
+        path = (b":path", b"/stream/echo")
+        stream = raw.core.send_request([*PUT[:-1], path], end_stream=False)
+        raw.core.send_data(stream, b"content")
+        raw.core.send_trailers(stream, [(b"checksum", b"1")])
+
+        assert raw.until(TrailersReceived) == TrailersReceived(1, [(b"checksum", b"1")])
