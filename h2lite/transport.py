@@ -28,6 +28,10 @@ TLS_SEND_OCTETS = 16384  # one TLS record; what a send that wants to write commi
 NOTSENT_LOWAT = 128 * 1024
 
 
+class HandshakeCut(TLSError):
+    """The connection ended during the handshake, without a verdict on certificate or protocol."""
+
+
 def address_text(address: Address) -> str:
     """An address as people write it."""
     host, port = address[0], address[1]
@@ -149,7 +153,8 @@ class TLSTransport(Transport):
     def handshake(self) -> int:
         """One step: the selector events to wait for, 0 when TLS stands and "h2" was chosen.
 
-        Raises TLSError, with the peer's or the certificate's fault in words.
+        Raises TLSError, with the peer's or the certificate's fault in words; HandshakeCut when
+        the connection broke before either was known.
         """
         import ssl
 
@@ -162,10 +167,12 @@ class TLSTransport(Transport):
             return selectors.EVENT_WRITE
         except ssl.SSLCertVerificationError as error:
             raise TLSError(f"certificate not accepted: {error.verify_message}") from error
+        except self._ssl_ends as error:
+            raise HandshakeCut("TLS handshake cut off: the peer closed the connection") from error
         except ssl.SSLError as error:
             raise TLSError(f"TLS handshake failed: {_ssl_reason(error)}") from error
         except OSError as error:
-            raise TLSError(f"TLS handshake cut off: {error.strerror or error}") from error
+            raise HandshakeCut(f"TLS handshake cut off: {error.strerror or error}") from error
         # RFC 9113 §3.2 [alpn-h2]
         chosen = self._ssl.selected_alpn_protocol()
         if chosen != "h2":
