@@ -2,8 +2,8 @@
 
 A name's addresses are tried as RFC 8305 has it: the families take turns, an attempt that is slow
 gets the next one beside it, and the first whose handshake is finished wins.  Names resolve in a
-short thread of their own, since the system's resolver blocks; numeric addresses need none.
-Timeouts are the caller's: it closes the dial.
+short thread of their own, since the system's resolver blocks; numeric addresses and UNIX sockets
+need none.  Timeouts are the caller's: it closes the dial.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ import socket
 
 from .errors import ConnectError, TLSError
 from .loop import READ, WRITE, Loop, Source
-from .transport import HandshakeCut, TLSTransport, Transport, address_text, prepare
+from .transport import (
+    HandshakeCut,
+    TLSTransport,
+    Transport,
+    address_text,
+    check_unix_sockets,
+    prepare,
+)
 from .value import Value
 
 TYPE_CHECKING = False
@@ -59,11 +66,15 @@ class Dial(Source):
     """One dial of one origin; reports Dialled or DialFailed, once, and holds nothing then.
 
     context   the TLS context, None for cleartext
+
+    Raises UsageError for a UNIX socket where the system, or its Python, has none.
     """
 
     def __init__(
         self, loop: Loop, origin: Origin, context: ssl.SSLContext | None, tap: Tap | None = None
     ) -> None:
+        if origin.unix_path is not None:
+            check_unix_sockets()
         self.loop = loop
         self.origin = origin
         self.context = context
@@ -84,6 +95,8 @@ class Dial(Source):
 
     def start(self) -> list[Value]:
         """Begin.  What fails at once is reported at once."""
+        if self.origin.unix_path is not None:
+            return self._begin([(socket.AF_UNIX, self.origin.unix_path)], self.loop.clock())
         try:
             found = _numeric(self.origin.host, self.origin.port)
         except (OSError, UnicodeError):  # a name, or what cannot even be one: say so alike
@@ -180,7 +193,9 @@ class Dial(Source):
 
     def _unreached(self, attempt: _Attempt, error: OSError) -> ConnectError:
         reason = (error.strerror or str(error)).lower()
-        fault = ConnectError(f"cannot connect to {self.origin}, {attempt.stage}: {reason}")
+        # A UNIX socket's address is its origin: once is enough.
+        by = "" if self.origin.unix_path is not None else f", {attempt.stage}"
+        fault = ConnectError(f"cannot connect to {self.origin}{by}: {reason}")
         fault.__cause__ = error
         return fault
 
@@ -216,6 +231,9 @@ class _Attempt:
         self._sock = socket.socket(self._family, socket.SOCK_STREAM)
         prepare(self._sock)
         code = self._sock.connect_ex(self.address)
+        if isinstance(self.address, str) and code == errno.EAGAIN:
+            # A UNIX socket connects at once or not at all: this is no "under way".
+            raise OSError(code, "the server's queue is full")
         if code not in _BEGUN:
             raise OSError(code, os.strerror(code))
         self._watch(WRITE)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias
 
-    # What a socket calls an address: host and port first, more for IPv6.
-    Address: TypeAlias = tuple[Any, ...]
+    # What a socket calls an address: host and port first, more for IPv6; a UNIX socket's is its
+    # path, empty for the end that has none, octets for a name that is no file.
+    Address: TypeAlias = tuple[Any, ...] | str | bytes
     # Sees every octet as it crosses: True for those received, False for those sent.
     Tap: TypeAlias = Callable[[bool, bytes], None]
 
@@ -33,9 +34,19 @@ class HandshakeCut(TLSError):
 
 
 def address_text(address: Address) -> str:
-    """An address as people write it."""
+    """An address as people write it; "unix:" alone is the client's end of a UNIX socket."""
+    if isinstance(address, bytes):
+        return f"unix:{address.decode('utf-8', 'backslashreplace')}"
+    if isinstance(address, str):
+        return f"unix:{address}"
     host, port = address[0], address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_unix_sockets() -> None:
+    """Raise UsageError where there are no UNIX sockets."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise UsageError("this system's Python has no UNIX sockets")
 
 
 def prepare(sock: socket.socket) -> None:

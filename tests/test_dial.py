@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,13 +19,13 @@ from h2lite.certs import CertificateFiles, make_certificate
 from h2lite.cli import describe
 from h2lite.client import connect
 from h2lite.dial import Dial, DialFailed, Dialled
-from h2lite.errors import ConnectError, TLSError
+from h2lite.errors import ConnectError, TLSError, UsageError
 from h2lite.loop import Loop
 from h2lite.origin import Origin
-from h2lite.transport import client_context, server_context
+from h2lite.transport import address_text, client_context, server_context
 from h2lite.value import Value
 
-from .running import PATIENCE_S, Clock, accepting, serving
+from .running import PATIENCE_S, Clock, accepting, needs_unix, serving
 
 LOCALHOST = "127.0.0.1"
 Attempt = dial_module._Attempt
@@ -261,7 +262,7 @@ class Race:
         self.clock.now += seconds
         return self.turn(0)
 
-    def winner(self) -> tuple[Any, ...]:
+    def winner(self) -> Any:
         """The address of the transport that the next turns bring; nothing else is left."""
         while not self.events:
             self.turn()
@@ -524,6 +525,61 @@ def test_a_dial_closed_while_it_connects_leaves_nothing_open(loop, listener):
 
     assert sorted(os.listdir("/dev/fd")) == before
     assert loop.turn(loop.clock()) == []
+
+
+# -- UNIX sockets ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unix(short_path) -> Iterator[tuple[Origin, socket.socket]]:
+    """An origin behind a UNIX socket, and the socket that listens there."""
+    path = str(short_path / "app.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        yield Origin("http", "localhost", 80, path), listener
+
+
+@needs_unix
+def test_a_unix_socket_is_reached_without_asking_for_names(loop, unix, monkeypatch):
+    asked = resolve_to(monkeypatch)
+    origin, listener = unix
+    listener.listen()
+
+    transport = reach(loop, origin)
+
+    assert (transport.address, transport.protocol, asked) == (origin.unix_path, "h2c", [])
+    assert address_text(transport.address) == str(origin)
+    transport.close()
+
+
+@needs_unix
+def test_a_unix_socket_that_is_not_there_or_not_served_is_named_once(loop, unix):
+    origin, _ = unix
+    missing = Origin("http", "localhost", 80, f"{origin.unix_path}.not")
+
+    assert str(fault(loop, origin)) == f"cannot connect to {origin}: connection refused"
+    assert str(fault(loop, missing)) == f"cannot connect to {missing}: no such file or directory"
+
+
+@needs_unix
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a connection is refused")
+def test_a_unix_socket_whose_queue_is_full_fails_at_once(loop, unix):
+    """There is nothing to wait for: the selector would call it writable for ever."""
+    origin, listener = unix
+    listener.listen(0)
+    with socket.socket(socket.AF_UNIX) as first:
+        first.connect(origin.unix_path)
+
+        error = fault(loop, origin)
+
+    assert str(error) == f"cannot connect to {origin}: the server's queue is full"
+
+
+def test_where_there_are_no_unix_sockets_the_caller_is_told(loop, monkeypatch):
+    monkeypatch.delattr(socket, "AF_UNIX", raising=False)
+
+    with pytest.raises(UsageError, match="no UNIX sockets"):
+        Dial(loop, Origin("http", "localhost", 80, "/run/app.sock"), None)
 
 
 # -- TLS ---------------------------------------------------------------------------------------

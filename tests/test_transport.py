@@ -338,7 +338,14 @@ def test_a_tcp_socket_is_made_fit_for_frames():
 
 @pytest.mark.parametrize(
     ("address", "text"),
-    [(("127.0.0.1", 80), "127.0.0.1:80"), (("::1", 443, 0, 0), "[::1]:443")],
+    [
+        (("127.0.0.1", 80), "127.0.0.1:80"),
+        (("::1", 443, 0, 0), "[::1]:443"),
+        ("/run/app.sock", "unix:/run/app.sock"),
+        ("", "unix:"),
+        (b"\0name", "unix:\0name"),
+        (b"\0\xff", "unix:\0\\xff"),
+    ],
 )
 def test_an_address_is_written_as_people_write_it(address, text):
     assert address_text(address) == text
