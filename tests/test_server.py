@@ -355,6 +355,22 @@ def test_a_handshake_that_takes_too_long_is_cut_off(monkeypatch, files):
     assert lines[0] == f"127.0.0.1:{address[1]} TLS handshake not done in 0.05 s"
 
 
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "a part"])
+def test_a_client_that_does_not_go_on_with_its_handshake_holds_up_nobody(files, said):
+    context = server_context(files.certfile, files.keyfile)
+    with (
+        serving(ssl_context=context) as server,
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as silent,
+    ):
+        silent.sendall(said)
+        with connect(f"https://127.0.0.1:{server.port}", cafile=files.cafile) as connection:
+            connection.ping()
+            assert connection.request("GET", "/").read() == b"hello\n"
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):  # the server has not given it up either
+            silent.recv(1)
+
+
 def test_a_failed_handshake_is_told_to_the_log(files):
     lines: list[str] = []
     context = server_context(files.certfile, files.keyfile)
