@@ -253,10 +253,11 @@ class _Attempt:
             dial = self._dial
             if dial.context is None:
                 return Transport(self._sock, address, dial.tap)
+            # RFC 9113 §9.2 [tls-sni]: ssl sends names and no numeric addresses.  A dot that ends a
+            # name is no part of SNI (RFC 6066 §3), nor of the name in a certificate.
+            name = dial.origin.host.rstrip(".")
             try:
-                self._tls = TLSTransport(
-                    self._sock, address, dial.context, dial.origin.host, dial.tap
-                )
+                self._tls = TLSTransport(self._sock, address, dial.context, name, dial.tap)
             except OSError as error:  # reset a moment ago: ssl cannot wrap such a socket
                 reason = f"TLS handshake cut off: {error.strerror or error}"
                 raise HandshakeCut(reason) from error

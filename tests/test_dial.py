@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -426,9 +427,15 @@ def test_a_slow_first_address_may_still_win(files, listener, monkeypatch):
             assert loser.makefile("rb").read().startswith(CLIENT_HELLO)
 
 
-def test_a_handshake_that_is_cut_off_goes_on_with_the_next_address(files, monkeypatch):
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_a_handshake_that_is_cut_off_goes_on_with_the_next_address(files, monkeypatch, how):
+    def cut(sock: socket.socket) -> None:
+        sock.recv(65536)  # what is left unread would make a reset of every close
+        if how == "reset":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
     with (
-        accepting(lambda sock: None) as cutting,
+        accepting(cut) as cutting,
         serving(ssl_context=server_context(files.certfile, files.keyfile)) as server,
     ):
         addresses = (LOCALHOST, cutting.port), (LOCALHOST, server.port)

@@ -161,6 +161,21 @@ def test_a_link_over_tls_ends_when_the_peer_closes(pair):
     loop.close()
 
 
+def test_a_reset_under_tls_keeps_the_systems_words(pair, monkeypatch):
+    """As ssl reports it from Python 3.13 on; before, it takes a reset for an end."""
+    reset = ConnectionResetError(104, "Connection reset by peer")
+
+    def recv(octets: int) -> bytes:
+        raise reset
+
+    monkeypatch.setattr(pair[0].sock, "recv", recv)
+
+    with pytest.raises(ConnectionResetError) as caught:
+        pair[0].recv()
+
+    assert caught.value is reset
+
+
 def test_what_the_peer_says_after_we_ended_sending_is_still_decrypted(pair):
     client, server = pair
     seen: list[bytes] = []
