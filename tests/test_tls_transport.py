@@ -13,6 +13,7 @@ from h2lite.certs import make_certificate
 from h2lite.connection import Connection
 from h2lite.events import ConnectionEnded, PingReceived
 from h2lite.framer import CLIENT_PREFACE
+from h2lite.frames import SettingsFrame
 from h2lite.loop import Link, Loop
 from h2lite.transport import TLSTransport, client_context, prepare, server_context
 
@@ -174,6 +175,22 @@ def test_a_reset_under_tls_keeps_the_systems_words(pair, monkeypatch):
         pair[0].recv()
 
     assert caught.value is reset
+
+
+@pytest.mark.rfc("preface-over-tls")
+def test_each_end_begins_with_its_preface_before_the_other_has_said_a_word(pair):
+    loop = Loop(Clock())
+    links = [Link(loop, pair[0], Connection(client=True)), Link(loop, pair[1], Connection(False))]
+
+    loop.flush()
+
+    from_client, from_server = drain(pair[1]), drain(pair[0])
+    assert from_client.startswith(CLIENT_PREFACE)
+    assert from_client[len(CLIENT_PREFACE) + 3] == SettingsFrame.TYPE
+    assert from_server[3] == SettingsFrame.TYPE
+    for link in links:
+        link.end("the test is over")
+    loop.close()
 
 
 def test_what_the_peer_says_after_we_ended_sending_is_still_decrypted(pair):
