@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .origin import Origin
     from .transport import Address, Tap
 
-ADDRESSES_MAX = 16  # of one name; more would only prolong a failure
+ADDRESSES_MAX = 16  # of one name: the last begins within 4 s, which leaves it time to answer
 # RFC 8305 §5: longer than most round trips, so that a healthy first address is left alone with
 # it, and short enough that nobody minds when it is dead.
 ATTEMPT_DELAY_S = 0.25

@@ -9,8 +9,8 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -58,18 +58,24 @@ def refusing() -> Iterator[int]:
         yield sock.getsockname()[1]
 
 
-@pytest.fixture
-def black_hole() -> Iterator[tuple[str, int]]:
+@contextmanager
+def swallowing() -> Iterator[tuple[str, int]]:
     """Where a connection is neither accepted nor refused: a listener whose queue is full."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind((LOCALHOST, 0))
-        listener.listen(0)
-        for _ in range(3):
+        listener.listen(1)
+        for _ in range(5):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
         yield listener.getsockname()
+
+
+@pytest.fixture
+def black_hole() -> Iterator[tuple[str, int]]:
+    with swallowing() as address:
+        yield address
 
 
 def family_of(address: tuple[Any, ...]) -> int:
@@ -214,13 +220,12 @@ def test_the_families_take_turns_and_no_address_comes_twice(found, order):
 
 
 def test_no_more_addresses_are_tried_than_the_limit_allows(loop, refusing, listener, monkeypatch):
-    monkeypatch.setattr(dial_module, "ADDRESSES_MAX", 2)
-    others = [(LOCALHOST, refusing), ("127.0.0.2", refusing)]
-    resolve_to(monkeypatch, *others, listener.getsockname())
+    monkeypatch.setattr(dial_module, "ADDRESSES_MAX", 1)
+    resolve_to(monkeypatch, (LOCALHOST, refusing), listener.getsockname())
 
     error = fault(loop, Origin("http", "some.test", 80))
 
-    assert f"connecting to 127.0.0.2:{refusing}: connection refused" in str(error)
+    assert f"connecting to 127.0.0.1:{refusing}: connection refused" in str(error)
 
 
 # -- attempts side by side ---------------------------------------------------------------------
@@ -306,15 +311,7 @@ def test_the_second_address_is_tried_beside_the_first_after_250_ms(
 
 
 def test_each_next_address_has_its_own_250_ms(black_hole, listener, monkeypatch):
-    # Two names of one silent machine: the whole of 127/8 is this one.
-    other = ("127.0.0.2", black_hole[1])
-    with socket.socket() as silent:
-        silent.bind(other)
-        silent.listen(0)
-        crowd = [socket.socket() for _ in range(3)]
-        for sock in crowd:
-            sock.setblocking(False)
-            sock.connect_ex(other)
+    with swallowing() as other:
         race = Race(monkeypatch, black_hole, other, listener.getsockname())
         race.advance(0.3)
         race.advance(0.24)
@@ -324,8 +321,6 @@ def test_each_next_address_has_its_own_250_ms(black_hole, listener, monkeypatch)
 
         assert race.dial.stage.endswith("(and 2 more)")
         assert race.winner() == listener.getsockname()
-        for sock in crowd:
-            sock.close()
 
 
 def test_the_next_address_does_not_wait_when_one_refuses(refusing, listener, monkeypatch):
@@ -500,15 +495,41 @@ def test_with_the_first_address_silent_the_second_is_connected_after_250_ms(
 # -- closed in between -------------------------------------------------------------------------
 
 
-def test_a_dial_closed_while_it_resolves_leaves_nothing_open(loop, monkeypatch):
+@pytest.fixture
+def release(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Names do not resolve until the test is over, or calls this."""
     answer_now = threading.Event()
+    system = socket.getaddrinfo
 
     def getaddrinfo(host: str, port: int, **arguments: Any) -> list[Any]:
-        if not arguments["flags"] & socket.AI_NUMERICHOST:
-            answer_now.wait(PATIENCE_S)
+        if arguments["flags"] & socket.AI_NUMERICHOST:
+            return system(host, port, **arguments)
+        answer_now.wait(PATIENCE_S)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
+    def release() -> None:
+        answer_now.set()
+        for thread in threading.enumerate():
+            if thread.name == "h2lite resolves slow.test":
+                thread.join(PATIENCE_S)
+
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield release
+    release()
+
+
+def test_a_name_that_takes_its_time_holds_up_no_other_dial(loop, listener, release):
+    slow = Dial(loop, Origin("http", "slow.test", 80), None)
+    assert slow.start() == []
+
+    transport = reach(loop, Origin("http", LOCALHOST, listener.getsockname()[1]))
+
+    assert slow.stage == "resolving the name"
+    transport.close()
+    slow.close()
+
+
+def test_a_dial_closed_while_it_resolves_leaves_nothing_open(loop, release):
     before = sorted(os.listdir("/dev/fd"))
     dial = Dial(loop, Origin("http", "slow.test", 80), None)
     assert dial.start() == []
@@ -516,11 +537,9 @@ def test_a_dial_closed_while_it_resolves_leaves_nothing_open(loop, monkeypatch):
     dial.close()
     dial.close()
 
-    answer_now.set()
-    for thread in threading.enumerate():
-        if thread.name == "h2lite resolves slow.test":
-            thread.join(PATIENCE_S)
+    release()
     assert sorted(os.listdir("/dev/fd")) == before
+    assert loop.turn(loop.clock()) == []
 
 
 def test_a_dial_closed_while_it_connects_leaves_nothing_open(loop, listener):
