@@ -344,6 +344,19 @@ def test_the_place_of_a_refused_one_is_taken_while_another_waits(
     assert race.winner() == listener.getsockname()
 
 
+def test_a_silent_address_is_waited_for_when_all_others_have_failed(
+    black_hole, refusing, monkeypatch
+):
+    race = Race(monkeypatch, black_hole, (LOCALHOST, refusing))
+    race.advance(0.25)
+
+    assert race.turn(0) == []
+
+    assert race.dial.stage == f"connecting to 127.0.0.1:{black_hole[1]}"
+    race.dial.close()
+    race.end()
+
+
 def test_of_two_that_are_there_in_one_turn_the_first_wins(listener, monkeypatch):
     with socket.create_server((LOCALHOST, 0)) as other:
         race = Race(monkeypatch, listener.getsockname(), other.getsockname())

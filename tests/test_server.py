@@ -549,6 +549,14 @@ def test_what_is_no_socket_is_left_alone(path, what):
 
 
 @needs_unix
+def test_a_file_that_is_gone_already_is_no_error_at_the_end(path):
+    with serving(host=f"unix:{path}"):
+        path.unlink()
+
+    assert not path.exists()
+
+
+@needs_unix
 def test_the_file_that_a_successor_has_put_there_is_left_alone(path):
     predecessor = Server(hello, host=f"unix:{path}")
     path.unlink()
