@@ -56,9 +56,11 @@ def make_certificate(
     leaf = _builder(
         _name(names[0]), ca_name, key.public_key(), ca_key.public_key(), days, authority=False
     )
+    # For a client too, so that a test of client certificates needs no other kind.
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     leaf = leaf.add_extension(
         x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
-    ).add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    ).add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     return _write(folder, _sign(ca, ca_key), _sign(leaf, ca_key), key)
 
 

@@ -30,11 +30,12 @@ from .fields import octet_pairs, text_pairs
 from .loop import Link, Loop, monotonic
 from .origin import parse_url
 from .stream import CLOSED
-from .transport import address_text, client_context
+from .transport import address_text, client_tls
 from .value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
     from typing import Any
@@ -612,23 +613,44 @@ def connect(
     timeout: float = CONNECT_TIMEOUT_S,
     verify: bool = True,
     cafile: str | None = None,
+    certfile: str | None = None,
+    keyfile: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
     clock: Callable[[], float] = monotonic,
     tap: Tap | None = None,
 ) -> PooledConnection:
     """Connect to the origin of a URL by HTTP/2 and wait for the peer's SETTINGS.
 
-    timeout   seconds for name, TCP, TLS and SETTINGS together
-    verify    False: accept any certificate
-    cafile    PEM file of certificates to trust instead of the system's
-    clock     seconds as a float, monotonic
-    tap       called with (received, octets) for all that crosses, under TLS decrypted
+    url           https:// (h2 by ALPN), http:// or unix:/run/app.sock (prior knowledge); what
+                  follows the origin is not looked at
+    timeout       seconds for name, TCP, TLS and SETTINGS together
+    verify        False: accept any certificate
+    cafile        PEM file of certificates to trust instead of the system's
+    certfile      PEM file of a certificate to show to a server that asks for one
+    keyfile       PEM file of its private key, not encrypted; None: that is in certfile
+    ssl_context   a context of your own instead of these four; it is used as it is, but offers
+                  h2 alone by ALPN from then on
+    clock         seconds as a float, monotonic
+    tap           called with (received, octets) for all that crosses, under TLS decrypted
 
-    Raises UsageError for a bad URL, ConnectError when no address answers, TLSError when TLS
-    fails or the peer does not speak h2, ConnectTimeout; nothing is left open then.
+    verify and cafile say nothing without TLS; certfile, keyfile and ssl_context are refused then.
+    With SSLKEYLOGFILE in the environment, the secrets of TLS are appended to that file, for
+    Wireshark and the like; a context of your own does as it was made.
+
+    Raises UsageError for a bad URL, for files that cannot be read and arguments that do not go
+    together, ConnectError when no address answers, TLSError when TLS fails or the peer does not
+    speak h2, ConnectTimeout; nothing is left open then.
     """
     origin, _ = parse_url(url)
     _check_timeout(timeout)
-    context = client_context(verify, cafile) if origin.scheme == "https" else None
+    context = client_tls(
+        origin.scheme,
+        verify=verify,
+        cafile=cafile,
+        certfile=certfile,
+        keyfile=keyfile,
+        ssl_context=ssl_context,
+    )
     loop = Loop(clock)
     deadline = clock() + timeout
     try:

@@ -1,7 +1,9 @@
-"""Reaching an origin without waiting: name, TCP, TLS, one step whenever the loop says so.
+"""Reaching an origin without waiting: name, TCP, TLS, a step whenever the loop says so.
 
-Names resolve in a short thread of their own, since the system's resolver blocks; numeric
-addresses need none.  Timeouts are the caller's: it closes the dial.
+A name's addresses are tried as RFC 8305 has it: the families take turns, an attempt that is slow
+gets the next one beside it, and the first whose handshake is finished wins.  Names resolve in a
+short thread of their own, since the system's resolver blocks; numeric addresses and UNIX sockets
+need none.  Timeouts are the caller's: it closes the dial.
 """
 
 from __future__ import annotations
@@ -12,7 +14,14 @@ import socket
 
 from .errors import ConnectError, TLSError
 from .loop import READ, WRITE, Loop, Source
-from .transport import TLSTransport, Transport, address_text, prepare
+from .transport import (
+    HandshakeCut,
+    TLSTransport,
+    Transport,
+    address_text,
+    check_unix_sockets,
+    prepare,
+)
 from .value import Value
 
 TYPE_CHECKING = False
@@ -22,7 +31,13 @@ if TYPE_CHECKING:
     from .origin import Origin
     from .transport import Address, Tap
 
-ADDRESSES_MAX = 16  # of one name; more would only prolong a failure
+ADDRESSES_MAX = 16  # of one name: the last begins within 4 s, which leaves it time to answer
+# RFC 8305 §5: longer than most round trips, so that a healthy first address is left alone with
+# it, and short enough that nobody minds when it is dead.
+ATTEMPT_DELAY_S = 0.25
+
+# What connect_ex says of a connection that stands or is under way; the last is Windows' word.
+_BEGUN = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
 class Dialled(Value):
@@ -35,7 +50,11 @@ class Dialled(Value):
 
 
 class DialFailed(Value):
-    """No address of the origin could be reached; `error` says what the last one answered."""
+    """The origin was not reached.
+
+    error   what the attempt that came furthest met with, of several the last: a handshake cut
+            off says more than a refused connection
+    """
 
     __slots__ = ("error",)
 
@@ -44,51 +63,67 @@ class DialFailed(Value):
 
 
 class Dial(Source):
-    """One attempt at one origin; reports Dialled or DialFailed, once.
+    """One dial of one origin; reports Dialled or DialFailed, once, and holds nothing then.
 
     context   the TLS context, None for cleartext
-    stage     what it is busy with, for messages
+
+    Raises UsageError for a UNIX socket where the system, or its Python, has none.
     """
 
     def __init__(
         self, loop: Loop, origin: Origin, context: ssl.SSLContext | None, tap: Tap | None = None
     ) -> None:
+        if origin.unix_path is not None:
+            check_unix_sockets()
         self.loop = loop
         self.origin = origin
-        self.stage = "resolving the name"
-        self._context = context
-        self._tap = tap
-        self._addresses: list[tuple[int, Address]] = []
-        self._fault: ConnectError | None = None
-        self._sock: socket.socket | None = None
-        self._transport: TLSTransport | None = None
+        self.context = context
+        self.tap = tap
         self._resolver: _Resolver | None = None
+        self._addresses: list[tuple[int, Address]] = []  # not tried yet
+        self._attempts: list[_Attempt] = []  # under way, the oldest first
+        self._fault: ConnectError | None = None
+
+    @property
+    def stage(self) -> str:
+        """What it is busy with, for messages: the attempt that came furthest."""
+        if not self._attempts:
+            return "resolving the name"
+        furthest = max(self._attempts, key=lambda attempt: attempt.connected)
+        others = len(self._attempts) - 1
+        return furthest.stage + (f" (and {others} more)" if others else "")
 
     def start(self) -> list[Value]:
         """Begin.  What fails at once is reported at once."""
+        if self.origin.unix_path is not None:
+            return self._begin([(socket.AF_UNIX, self.origin.unix_path)], self.loop.clock())
         try:
-            self._addresses = _numeric(self.origin.host, self.origin.port)
+            found = _numeric(self.origin.host, self.origin.port)
         except (OSError, UnicodeError):  # a name, or what cannot even be one: say so alike
             self._resolver = _Resolver(self.origin.host, self.origin.port)
             self.loop.watch(self, self._resolver.fileno(), READ)
             return []
-        return self._next_address()
+        return self._begin(found, self.loop.clock())
 
     def ready(self, mask: int, now: float) -> list[Value]:
         if self._resolver is not None:
-            return self._on_resolved()
-        if self._transport is not None:
-            return self._on_handshake()
-        return self._on_connected()
+            return self._on_resolved(now)
+        return self._step(now)
+
+    def handle_deadline(self, now: float) -> list[Value]:
+        """The attempts under way take their time: the next address starts beside them."""
+        return self._start_next(now)
 
     def close(self) -> None:
         """Give up; nothing is reported any more."""
         self._close_resolver()
-        self._close_socket()
+        self.loop.set_deadline(self, None)
+        while self._attempts:
+            self._attempts.pop().close()
 
     # -- name ------------------------------------------------------------------------------
 
-    def _on_resolved(self) -> list[Value]:
+    def _on_resolved(self, now: float) -> list[Value]:
         resolver = self._resolver
         assert resolver is not None
         self._close_resolver()
@@ -97,8 +132,7 @@ class Dial(Source):
             error = ConnectError(f"cannot resolve {self.origin.host}: {reason}")
             error.__cause__ = resolver.fault
             return [DialFailed(error)]
-        self._addresses = resolver.addresses[:ADDRESSES_MAX]
-        return self._next_address()
+        return self._begin(resolver.addresses, now)
 
     def _close_resolver(self) -> None:
         if self._resolver is not None:
@@ -106,98 +140,167 @@ class Dial(Source):
             self._resolver.close()
             self._resolver = None
 
-    # -- TCP -------------------------------------------------------------------------------
+    # -- addresses -------------------------------------------------------------------------
 
-    def _next_address(self) -> list[Value]:
-        """Try the next address; report the last one's fault when there is none."""
+    def _begin(self, found: list[tuple[int, Address]], now: float) -> list[Value]:
+        self._addresses = _taking_turns(found)[:ADDRESSES_MAX]
+        return self._start_next(now)
+
+    def _start_next(self, now: float) -> list[Value]:
+        """Start the next address there is; with none to start and none under way, it is over."""
         while self._addresses:
-            family, address = self._addresses.pop(0)
-            self.stage = f"connecting to {address_text(address)}"
+            attempt = _Attempt(self, *self._addresses.pop(0))
+            self._attempts.append(attempt)
             try:
-                self._sock = socket.socket(family, socket.SOCK_STREAM)
-                prepare(self._sock)
-                code = self._sock.connect_ex(address)
+                attempt.start()
             except OSError as error:
-                self._failed(address, error)
+                self._drop(attempt, self._unreached(attempt, error))
                 continue
-            if code in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
-                self.loop.watch(self, self._sock.fileno(), WRITE)
-                return []
-            self._failed(address, OSError(code, os.strerror(code)))
+            self.loop.set_deadline(self, now + ATTEMPT_DELAY_S if self._addresses else None)
+            return []
+        if self._attempts:
+            return []
+        self.close()
         assert self._fault is not None
         return [DialFailed(self._fault)]
 
-    def _failed(self, address: Address, error: OSError) -> None:
+    def _step(self, now: float) -> list[Value]:
+        """See how far each attempt has come: the loop does not say which of them is ready."""
+        failed = False
+        for attempt in list(self._attempts):
+            try:
+                transport = attempt.step()
+            except TLSError as error:
+                fault = TLSError(f"{self.origin} ({address_text(attempt.address)}): {error}")
+                fault.__cause__ = error.__cause__
+                # Another address is the same server by another way: what this one says by TLS,
+                # the others would say too.  A connection that broke has said nothing.
+                if not isinstance(error, HandshakeCut):
+                    self.close()
+                    return [DialFailed(fault)]
+                self._drop(attempt, fault)
+                failed = True
+            except OSError as error:
+                self._drop(attempt, self._unreached(attempt, error))
+                failed = True
+            else:
+                if transport is not None:
+                    self._attempts.remove(attempt)
+                    self.close()
+                    return [Dialled(transport)]
+        # The place of one that failed is taken at once.
+        return self._start_next(now) if failed else []
+
+    def _unreached(self, attempt: _Attempt, error: OSError) -> ConnectError:
         reason = (error.strerror or str(error)).lower()
-        self._fault = ConnectError(
-            f"cannot connect to {self.origin} ({address_text(address)}): {reason}"
-        )
-        self._fault.__cause__ = error
-        self._close_socket()
+        # A UNIX socket's address is its origin: once is enough.
+        by = "" if self.origin.unix_path is not None else f", {attempt.stage}"
+        fault = ConnectError(f"cannot connect to {self.origin}{by}: {reason}")
+        fault.__cause__ = error
+        return fault
 
-    def _on_connected(self) -> list[Value]:
-        sock = self._sock
-        assert sock is not None
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        try:
-            if code:
-                raise OSError(code, os.strerror(code))
-            address = sock.getpeername()
-        except OSError as error:
-            # The kernel has forgotten the address of a socket that failed: the stage names it.
-            self._fault = ConnectError(
-                f"cannot connect to {self.origin}, {self.stage}: "
-                f"{(error.strerror or str(error)).lower()}"
-            )
-            self._fault.__cause__ = error
-            self._close_socket()
-            return self._next_address()
-        self.loop.forget(self, sock.fileno())
-        if self._context is None:
-            self._sock = None
-            return [Dialled(Transport(sock, address, self._tap))]
-        self.stage = f"TLS handshake with {address_text(address)}"
-        try:
-            self._transport = TLSTransport(
-                sock, address, self._context, self.origin.host, self._tap
-            )
-        except OSError as error:  # reset a moment ago: ssl cannot wrap such a socket
-            reason = f"TLS handshake cut off: {error.strerror or error}"
-            return self._tls_failed(address, reason, error)
-        self._sock = self._transport.sock
-        return self._on_handshake()
+    def _drop(self, attempt: _Attempt, fault: ConnectError) -> None:
+        self._attempts.remove(attempt)
+        attempt.close()
+        if isinstance(fault, TLSError) or not isinstance(self._fault, TLSError):
+            self._fault = fault
 
-    def _close_socket(self) -> None:
-        self._transport = None
+
+class _Attempt:
+    """One address of a dial: TCP and then, for https, TLS."""
+
+    def __init__(self, dial: Dial, family: int, address: Address) -> None:
+        self.address = address
+        self._dial = dial
+        self._family = family
+        self._sock: socket.socket | None = None
+        self._tls: TLSTransport | None = None
+
+    @property
+    def connected(self) -> bool:
+        """TCP stands; TLS is under way."""
+        return self._tls is not None
+
+    @property
+    def stage(self) -> str:
+        doing = "TLS handshake with" if self.connected else "connecting to"
+        return f"{doing} {address_text(self.address)}"
+
+    def start(self) -> None:
+        """Ask for the connection.  Raises OSError when that fails at once."""
+        self._sock = socket.socket(self._family, socket.SOCK_STREAM)
+        prepare(self._sock)
+        code = self._sock.connect_ex(self.address)
+        if isinstance(self.address, str) and code == errno.EAGAIN:
+            # A UNIX socket connects at once or not at all: this is no "under way".
+            raise OSError(code, "the server's queue is full")
+        if code not in _BEGUN:
+            raise OSError(code, os.strerror(code))
+        self._watch(WRITE)
+
+    def step(self) -> Transport | None:
+        """Go on as far as that is possible; the transport once it stands, None before.
+
+        Raises OSError when there is no connection, TLSError when there is no TLS on it.
+        """
+        assert self._sock is not None
+        if self._tls is None:
+            address = _peer(self._sock)
+            if address is None:
+                return None
+            self._watch(0)
+            self.address = address
+            dial = self._dial
+            if dial.context is None:
+                return Transport(self._sock, address, dial.tap)
+            # RFC 9113 §9.2 [tls-sni]: ssl sends names and no numeric addresses.  A dot that ends a
+            # name is no part of SNI (RFC 6066 §3), nor of the name in a certificate.
+            name = dial.origin.host.rstrip(".")
+            try:
+                self._tls = TLSTransport(self._sock, address, dial.context, name, dial.tap)
+            except OSError as error:  # reset a moment ago: ssl cannot wrap such a socket
+                reason = f"TLS handshake cut off: {error.strerror or error}"
+                raise HandshakeCut(reason) from error
+            self._sock = self._tls.sock
+        wanted = self._tls.handshake()
+        self._watch(wanted)
+        return None if wanted else self._tls
+
+    def close(self) -> None:
         if self._sock is not None:
-            self.loop.forget(self, self._sock.fileno())
+            self._watch(0)
             self._sock.close()
-            self._sock = None
 
-    # -- TLS -------------------------------------------------------------------------------
+    def _watch(self, mask: int) -> None:
+        # Not `forget`: that would take the dial's deadline and with it the next attempt.
+        assert self._sock is not None
+        self._dial.loop.watch(self._dial, self._sock.fileno(), mask)
 
-    def _on_handshake(self) -> list[Value]:
-        transport = self._transport
-        assert transport is not None
-        try:
-            wanted = transport.handshake()
-        except TLSError as error:
-            return self._tls_failed(transport.address, str(error), error.__cause__)
-        self.loop.watch(self, transport.sock.fileno(), wanted)
-        if wanted:
-            return []
-        self.loop.forget(self, transport.sock.fileno())
-        self._sock = self._transport = None
-        return [Dialled(transport)]
 
-    def _tls_failed(
-        self, address: Address, reason: str, cause: BaseException | None
-    ) -> list[Value]:
-        """Another address is the same server by another way: its TLS would fail alike."""
-        fault = TLSError(f"{self.origin} ({address_text(address)}): {reason}")
-        fault.__cause__ = cause
-        self._close_socket()
-        return [DialFailed(fault)]
+def _peer(sock: socket.socket) -> Address | None:
+    """Who is at the other end; None while that is not settled.  Raises OSError: nobody."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    try:
+        address: Address = sock.getpeername()
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            return None
+        raise
+    return address
+
+
+def _taking_turns(found: list[tuple[int, Address]]) -> list[tuple[int, Address]]:
+    """The addresses, each once, so that the families alternate, the first one's beginning.
+
+    Within its family each keeps the resolver's order.  Source: RFC 8305 §4.
+    """
+    found = list(dict.fromkeys(found))
+    first = [one for one in found if one[0] == found[0][0]]
+    others = [one for one in found if one[0] != found[0][0]]
+    turns = [one for pair in zip(first, others, strict=False) for one in pair]
+    return turns + first[len(others) :] + others[len(first) :]
 
 
 class _Resolver:

@@ -207,6 +207,7 @@ class Link(Source):
         self._muted = False  # nothing can be sent any more; what the peer sent is still read
         self._finishing = False
         loop.watch(self, transport.sock.fileno(), READ)
+        # RFC 9113 §3.2 [preface-over-tls], §3.3 [preface-in-clear]: it is what waits already.
         loop.touch(self)
         loop.set_deadline(self, loop.clock() + SETTINGS_ACK_TIMEOUT_S)
 

@@ -7,8 +7,11 @@ loop's own thread, and must not block, or in one of a few threads made for that.
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import socket
+import stat
 import sys
 import threading
 from collections import deque
@@ -20,8 +23,9 @@ from .errors import ErrorCode, TLSError, UsageError
 from .exchange import Content, Due, Exchange, Reply, Request, response_fields
 from .fields import octet_pairs, text_pairs
 from .loop import READ, Link, Loop, Source, monotonic
+from .origin import parse_url
 from .stream import CLOSED, OPEN
-from .transport import TLSTransport, Transport, address_text, prepare
+from .transport import TLSTransport, Transport, address_text, check_unix_sockets, prepare
 from .value import Value
 
 TYPE_CHECKING = False
@@ -65,30 +69,23 @@ class _HandshakeFailed(Value):
 
 
 class _Listener(Source):
-    """A listening socket."""
+    """A listening socket: TCP, or a UNIX socket where the host is a unix: URL."""
 
     def __init__(self, loop: Loop, host: str, port: int) -> None:
-        try:
-            family, _, _, _, address = socket.getaddrinfo(
-                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-        except UnicodeError as error:
-            raise OSError(0, f"not a host name: {error}") from error
         self._loop = loop
-        self._sock = socket.socket(family, socket.SOCK_STREAM)
+        self._file: _SocketFile | None = None
+        if host[:5].lower() == "unix:":
+            self._sock, self._file = _unix_socket(host)
+        else:
+            self._sock = _tcp_socket(host, port)
+        self._sock.setblocking(False)
+        self.address: Address = self._sock.getsockname()
         try:
-            if sys.platform != "win32":
-                # There it would let a second server take the port over from a living one.
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._sock.setblocking(False)
-            self._sock.bind(address)
             self._sock.listen(BACKLOG)
-            self.address: Address = self._sock.getsockname()
-        except OSError:
+        except OSError:  # somebody else came first
             self._sock.close()
             raise
         loop.watch(self, self._sock.fileno(), READ)
-
     def ready(self, mask: int, now: float) -> list[Value]:
         accepted: list[Value] = []
         while len(accepted) < ACCEPTS_A_TURN_MAX:
@@ -100,7 +97,80 @@ class _Listener(Source):
 
     def close(self) -> None:
         self._loop.forget(self, self._sock.fileno())
+        if self._file is not None:
+            self._file.remove()
         self._sock.close()
+
+
+def _tcp_socket(host: str, port: int) -> socket.socket:
+    """A socket bound to a host and a port."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except UnicodeError as error:
+        raise OSError(0, f"not a host name: {error}") from error
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if sys.platform != "win32":
+            # There it would let a second server take the port over from a living one.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _unix_socket(url: str) -> tuple[socket.socket, _SocketFile]:
+    """A socket bound to the path of a unix: URL, over what a dead server has left there."""
+    check_unix_sockets()
+    origin, target = parse_url(url)
+    path = origin.unix_path
+    assert path is not None
+    if target != "/":
+        raise UsageError(f"cannot listen on {url}: a path, and no request target after it")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            sock.bind(path)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not _is_left_over(path):
+                raise
+            os.unlink(path)
+            sock.bind(path)
+        return sock, _SocketFile(path)
+    except OSError:
+        sock.close()
+        raise
+
+
+def _is_left_over(path: str) -> bool:
+    """A socket on which nobody listens; anything else is not ours to remove."""
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return False
+    except OSError:
+        return False
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a living server's queue may be full
+        return probe.connect_ex(path) == errno.ECONNREFUSED
+
+
+class _SocketFile:
+    """The file of a bound UNIX socket, which the system leaves to us to remove."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._stat = os.lstat(path)
+
+    def remove(self) -> None:
+        """Remove it, unless it has gone or another server has put its own there."""
+        try:
+            if os.path.samestat(self._stat, os.lstat(self._path)):
+                os.unlink(self._path)
+        except OSError:
+            return
 
 
 class _Handshake(Source):
@@ -214,12 +284,14 @@ class Server:
     streamed  says of a request whose header section has come whether the handler wants it now
               and its content as `Request.content`; None: of none.  Content that is not streamed
               is handed over whole, and past 1 MiB refused with 413
-    host, port, ssl_context   where to listen (port 0: a free one) and, for https, the TLS context
+    host, port, ssl_context   where to listen (port 0: a free one) and, for https, the TLS context;
+                              host may be a UNIX socket, "unix:/run/app.sock", without a port: who
+                              may connect is then what the umask leaves of the file's mode
     log       called with one line a request and one a failed handshake; None: nobody asks
     clock     seconds as a float, monotonic
     tap       makes for each connection what is called with all octets that cross it
 
-    Raises UsageError for a number of threads that is none, OSError when the address cannot be had.
+    Raises UsageError for threads or an address that cannot be, OSError for one that cannot be had.
     """
 
     def __init__(
@@ -254,14 +326,17 @@ class Server:
         self._streams_open = self._streams_most = self._handled = self._handled_most = 0
         self._requests = 0
         try:
+            if ssl_context is not None and host[:5].lower() == "unix:":
+                raise UsageError("a UNIX socket is served in cleartext: leave out ssl_context")
             self._listener = _Listener(self._loop, host, port)
-        except OSError:
+        except (OSError, UsageError):
             self._loop.close()
             raise
-        self.port: int = self._listener.address[1]
-        self.url = (
-            f"{'https' if ssl_context else 'http'}://{address_text(self._listener.address)}"
-        )
+        address = self._listener.address
+        self.port: int = address[1] if isinstance(address, tuple) else 0
+        self.url = address_text(address)
+        if isinstance(address, tuple):
+            self.url = f"{'https' if ssl_context else 'http'}://{self.url}"
         self._workers = (
             _Workers(threads, handler, lambda exchange: self._in_loop(self._on_worked, exchange))
             if threads

@@ -6,8 +6,10 @@ Grounds: RFC 9113 §3.2, §3.3, §9.2.
 
 from __future__ import annotations
 
+import os
 import selectors
 import socket
+import sys
 
 from .errors import TLSError, UsageError
 
@@ -17,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias
 
-    # What a socket calls an address: host and port first, more for IPv6.
-    Address: TypeAlias = tuple[Any, ...]
+    # What a socket calls an address: host and port first, more for IPv6; a UNIX socket's is its
+    # path, empty for the end that has none, octets for a name that is no file.
+    Address: TypeAlias = tuple[Any, ...] | str | bytes
     # Sees every octet as it crosses: True for those received, False for those sent.
     Tap: TypeAlias = Callable[[bool, bytes], None]
 
@@ -28,10 +31,24 @@ TLS_SEND_OCTETS = 16384  # one TLS record; what a send that wants to write commi
 NOTSENT_LOWAT = 128 * 1024
 
 
+class HandshakeCut(TLSError):
+    """The connection ended during the handshake, without a verdict on certificate or protocol."""
+
+
 def address_text(address: Address) -> str:
-    """An address as people write it."""
+    """An address as people write it; "unix:" alone is the client's end of a UNIX socket."""
+    if isinstance(address, bytes):
+        return f"unix:{address.decode('utf-8', 'backslashreplace')}"
+    if isinstance(address, str):
+        return f"unix:{address}"
     host, port = address[0], address[1]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def check_unix_sockets() -> None:
+    """Raise UsageError where there are no UNIX sockets."""
+    if not hasattr(socket, "AF_UNIX"):
+        raise UsageError("this system's Python has no UNIX sockets")
 
 
 def prepare(sock: socket.socket) -> None:
@@ -149,7 +166,8 @@ class TLSTransport(Transport):
     def handshake(self) -> int:
         """One step: the selector events to wait for, 0 when TLS stands and "h2" was chosen.
 
-        Raises TLSError, with the peer's or the certificate's fault in words.
+        Raises TLSError, with the peer's or the certificate's fault in words; HandshakeCut when
+        the connection broke before either was known.
         """
         import ssl
 
@@ -162,14 +180,22 @@ class TLSTransport(Transport):
             return selectors.EVENT_WRITE
         except ssl.SSLCertVerificationError as error:
             raise TLSError(f"certificate not accepted: {error.verify_message}") from error
+        except self._ssl_ends as error:
+            raise HandshakeCut("TLS handshake cut off: the peer closed the connection") from error
         except ssl.SSLError as error:
             raise TLSError(f"TLS handshake failed: {_ssl_reason(error)}") from error
         except OSError as error:
-            raise TLSError(f"TLS handshake cut off: {error.strerror or error}") from error
-        # RFC 9113 §3.2 [alpn-h2]
+            raise HandshakeCut(f"TLS handshake cut off: {error.strerror or error}") from error
+        # RFC 9113 §3.2 [alpn-h2], §3.3 [tls-negotiates]
         chosen = self._ssl.selected_alpn_protocol()
         if chosen != "h2":
             raise TLSError(f"the peer does not offer h2 by ALPN (it chose {chosen or 'nothing'})")
+        cipher = self._ssl.cipher()
+        assert cipher is not None
+        # Our own contexts cannot come to this; one that a user has made may.
+        fault = security_fault(self.tls_version, cipher[0], self._ssl.compression())
+        if fault is not None:
+            raise TLSError(fault)
         return 0
 
     def recv(self) -> bytes | None:
@@ -179,6 +205,11 @@ class TLSTransport(Transport):
             return None
         except self._ssl_ends:
             data = b""
+        except OSError as error:
+            if getattr(error, "reason", None) is None:  # the socket's fault, not OpenSSL's
+                raise
+            # Under TLS 1.3 it is only now that a server can refuse our certificate, by an alert.
+            raise OSError(error.errno, f"TLS failed: {_ssl_reason(error)}") from error
         if self.tap is not None:
             self.tap(True, data)
         return data
@@ -225,19 +256,85 @@ class TLSTransport(Transport):
         return True
 
 
-def _ssl_reason(error: ssl.SSLError) -> str:
+def _ssl_reason(error: OSError) -> str:
     """OpenSSL's reason as words: "WRONG_VERSION_NUMBER" becomes "wrong version number"."""
-    return (error.reason or str(error)).replace("_", " ").lower()
+    return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
 
 
-def client_context(verify: bool = True, cafile: str | None = None) -> ssl.SSLContext:
+def security_fault(version: str | None, suite: str, compression: str | None) -> str | None:
+    """Why HTTP/2 is not to be spoken over such a TLS connection; None: it may be.
+
+    suite         as OpenSSL calls it: what matters is told by the name
+    compression   its method, None for none
+    """
+    # RFC 9113 §9.2 [tls-1.2]
+    if version in ("SSLv3", "TLSv1", "TLSv1.1"):
+        return f"{version} is too old for HTTP/2, want TLSv1.2 or later"
+    if version != "TLSv1.2":
+        return None
+    # RFC 9113 §9.2.1 [tls-no-compression]
+    if compression is not None:
+        return f"TLS compresses ({compression}), which HTTP/2 forbids"
+    # RFC 9113 §9.2.2 [tls-1.2-suites], [tls-1.2-suites-lawful]: appendix A lists all suites without
+    # an ephemeral key exchange or without an AEAD; those with ChaCha20 are younger than the list.
+    ephemeral = suite.startswith(("ECDHE-", "DHE-"))
+    if "CHACHA20" in suite or (ephemeral and ("GCM" in suite or "CCM" in suite)):
+        return None
+    return f"the cipher suite {suite} is prohibited under HTTP/2"
+
+
+def client_tls(
+    scheme: str,
+    *,
+    verify: bool = True,
+    cafile: str | None = None,
+    certfile: str | None = None,
+    keyfile: str | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+) -> ssl.SSLContext | None:
+    """The context for URLs of a scheme: made of these arguments, or the user's own; None for http.
+
+    Raises UsageError for arguments that do not go together.
+    """
+    if scheme != "https":
+        # verify and cafile may well be said once for all of a program's URLs.
+        if certfile is not None or keyfile is not None or ssl_context is not None:
+            raise UsageError("certfile, keyfile and ssl_context are for https URLs")
+        return None
+    if ssl_context is None:
+        return client_context(verify, cafile, certfile, keyfile)
+    if not verify or cafile is not None or certfile is not None or keyfile is not None:
+        raise UsageError(
+            "ssl_context says what verify, cafile, certfile and keyfile would: leave them out"
+        )
+    import ssl
+
+    if ssl_context.protocol == ssl.PROTOCOL_TLS_SERVER:
+        raise UsageError("ssl_context is a server's, want a client's")
+    # RFC 9113 §3.2 [alpn-h2]
+    ssl_context.set_alpn_protocols(["h2"])
+    return ssl_context
+
+
+def client_context(
+    verify: bool = True,
+    cafile: str | None = None,
+    certfile: str | None = None,
+    keyfile: str | None = None,
+) -> ssl.SSLContext:
     """A context that offers h2 and verifies certificates unless told otherwise.
 
-    cafile   PEM file of certificates to trust instead of the system's
-    Raises UsageError when the file cannot be read.
+    cafile     PEM file of certificates to trust instead of the system's
+    certfile   PEM file of our own certificate, for servers that ask for one
+    keyfile    PEM file of its private key, None: that is in certfile
+
+    Raises UsageError when a file cannot be read or used.
     """
     import ssl
 
+    if keyfile is not None and certfile is None:
+        raise UsageError(f"keyfile {keyfile} without a certfile")
+    _check_key_log()
     try:
         context = ssl.create_default_context(cafile=cafile)
     except OSError as error:
@@ -245,6 +342,8 @@ def client_context(verify: bool = True, cafile: str | None = None) -> ssl.SSLCon
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    if certfile is not None:
+        _load_certificate(context, certfile, keyfile)
     _restrict(context)
     return context
 
@@ -253,26 +352,54 @@ def server_context(certfile: str, keyfile: str | None = None) -> ssl.SSLContext:
     """A context that accepts h2 with this certificate.  Raises UsageError for unreadable files."""
     import ssl
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(certfile, keyfile)
-    except OSError as error:
-        where = certfile if keyfile is None else f"{certfile} and {keyfile}"
-        raise UsageError(f"cannot use the certificate in {where}: {_file_fault(error)}") from error
+    _check_key_log()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    _load_certificate(context, certfile, keyfile)
     _restrict(context)
     return context
 
 
+def _check_key_log() -> None:
+    """The default contexts write TLS secrets to SSLKEYLOGFILE; see that they can."""
+    path = os.environ.get("SSLKEYLOGFILE")
+    if path and not sys.flags.ignore_environment:
+        try:
+            open(path, "ab").close()
+        except OSError as error:
+            reason = error.strerror or error
+            raise UsageError(f"cannot write to SSLKEYLOGFILE {path}: {reason}") from error
+
+
+def _load_certificate(context: ssl.SSLContext, certfile: str, keyfile: str | None) -> None:
+    where = certfile if keyfile is None else f"{certfile} and {keyfile}"
+
+    def refuse() -> str:
+        # Without this OpenSSL would ask on the terminal, in the middle of somebody's program.
+        raise UsageError(f"cannot use the certificate in {where}: its private key is encrypted")
+
+    try:
+        context.load_cert_chain(certfile, keyfile, refuse)
+    except OSError as error:
+        raise UsageError(f"cannot use the certificate in {where}: {_file_fault(error)}") from error
+
+
 def _file_fault(error: OSError) -> str:
-    # An SSLError is an OSError too: its strerror is OpenSSL's text, with our source lines in it.
-    return getattr(error, "reason", None) or error.strerror or str(error)
+    """Why a PEM file is of no use."""
+    import ssl
+
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    if not error.reason:  # then its text is no more than a line number of the interpreter's
+        return "a certificate or its private key is missing there, or not in PEM"
+    return _ssl_reason(error)
 
 
 def _restrict(context: ssl.SSLContext) -> None:
     import ssl
 
-    # RFC 9113 §9.2 [tls-1.2], §9.2.2 [tls-1.2-suites]
+    # RFC 9113 §9.2 [tls-1.2]
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # RFC 9113 §9.2.1 [tls-ecdhe-sizes], §9.2.2 [tls-1.2-suites], [tls-1.2-mandatory]
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
     # RFC 9113 §9.2.1 [tls-no-compression], [tls-no-renegotiation]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION

@@ -7,7 +7,9 @@ reason.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -43,3 +45,10 @@ def pytest_make_collect_report(
     if NO_SKIP and any(mark in collector.nodeid for mark in MARKS):
         refuse_skip(report)
     return report
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder for UNIX sockets, whose paths are limited: tmp_path is too long on macOS."""
+    with TemporaryDirectory(dir="/tmp" if os.path.isdir("/tmp") else None) as folder:
+        yield Path(folder)

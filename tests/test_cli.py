@@ -26,7 +26,7 @@ from h2lite.fields import FieldEncoder
 from h2lite.framer import CLIENT_PREFACE
 from h2lite.frames import GoAwayFrame, HeadersFrame, SettingsFrame
 
-from .running import Peer, accepting, peering, serving
+from .running import Peer, accepting, needs_unix, peering, serving
 
 OK = [(b":status", b"200")]
 
@@ -252,6 +252,19 @@ def test_get_prints_the_content_octet_for_octet(capfdbinary):
         assert main(["get", f"{server.url}/x?y"]) == 0
 
     assert capfdbinary.readouterr() == (content, b"")
+
+
+@needs_unix
+def test_ping_and_get_reach_a_unix_socket(capfdbinary, short_path):
+    with serving(host=f"unix:{short_path}/app.sock") as server:
+        assert main(["ping", "-q", "-c", "1", server.url]) == 0
+        assert main(["get", f"{server.url}:/healthz"]) == 0
+    out, err = capfdbinary.readouterr()
+
+    lines = out.decode().splitlines()
+    url = f"unix:{short_path}/app.sock"
+    assert lines[0] == f"PING {url} ({url}) over h2c: 8 octets of data"
+    assert (lines[-1], err) == ("hello", b"")
 
 
 def test_get_writes_to_a_file(capsys, tmp_path):

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -14,16 +18,18 @@ import pytest
 from h2lite import dial as dial_module
 from h2lite.certs import CertificateFiles, make_certificate
 from h2lite.cli import describe
+from h2lite.client import connect
 from h2lite.dial import Dial, DialFailed, Dialled
-from h2lite.errors import ConnectError, TLSError
+from h2lite.errors import ConnectError, TLSError, UsageError
 from h2lite.loop import Loop
 from h2lite.origin import Origin
-from h2lite.transport import client_context, server_context
+from h2lite.transport import address_text, client_context, server_context
 from h2lite.value import Value
 
-from .running import PATIENCE_S, accepting, serving
+from .running import PATIENCE_S, Clock, accepting, needs_unix, serving
 
 LOCALHOST = "127.0.0.1"
+Attempt = dial_module._Attempt
 
 
 @pytest.fixture
@@ -52,7 +58,31 @@ def refusing() -> Iterator[int]:
         yield sock.getsockname()[1]
 
 
-def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: tuple[str, int] | Exception) -> list[str]:
+@contextmanager
+def swallowing() -> Iterator[tuple[str, int]]:
+    """Where a connection is neither accepted nor refused: a listener whose queue is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((LOCALHOST, 0))
+        listener.listen(1)
+        for _ in range(5):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+
+
+@pytest.fixture
+def black_hole() -> Iterator[tuple[str, int]]:
+    with swallowing() as address:
+        yield address
+
+
+def family_of(address: tuple[Any, ...]) -> int:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: tuple[Any, ...] | Exception) -> list[str]:
     """Make names resolve to `answers`; the list returned names the threads that asked."""
     asked: list[str] = []
     system = socket.getaddrinfo
@@ -61,10 +91,12 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *answers: tuple[str, int] | Exce
         if arguments["flags"] & socket.AI_NUMERICHOST:
             return system(host, port, **arguments)
         asked.append(threading.current_thread().name)
+        found = []
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", answer) for answer in answers]
+            found.append((family_of(answer), socket.SOCK_STREAM, 6, "", answer))
+        return found
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     return asked
@@ -93,6 +125,7 @@ def fault(loop: Loop, origin: Origin, context: ssl.SSLContext | None = None) -> 
     failed = outcome(loop, Dial(loop, origin, context))
     assert isinstance(failed, DialFailed), failed
     assert not loop._masks
+    assert loop.next_deadline() is None
     return failed.error
 
 
@@ -167,15 +200,349 @@ def test_the_last_address_gives_the_reason_when_all_refuse(loop, refusing, monke
     assert f"connecting to 127.0.0.1:{port}: connection refused" in str(error)
 
 
-def test_a_dial_closed_while_it_resolves_leaves_nothing_open(loop, monkeypatch):
+@pytest.mark.parametrize(
+    ("found", "order"),
+    [
+        ("4a", "4a"),
+        ("4a 4b 4c", "4a 4b 4c"),
+        ("6a 6b 4a 4b", "6a 4a 6b 4b"),
+        ("6a 6b 6c 4a", "6a 4a 6b 6c"),
+        ("4a 6a 6b 6c", "4a 6a 6b 6c"),
+        ("6a 6a 4a 6a 4a 4b", "6a 4a 4b"),
+    ],
+)
+def test_the_families_take_turns_and_no_address_comes_twice(found, order):
+    families = {"4": socket.AF_INET, "6": socket.AF_INET6}
+
+    taken = dial_module._taking_turns([(families[one[0]], (one, 80)) for one in found.split()])
+
+    assert taken == [(families[one[0]], (one, 80)) for one in order.split()]
+
+
+def test_no_more_addresses_are_tried_than_the_limit_allows(loop, refusing, listener, monkeypatch):
+    monkeypatch.setattr(dial_module, "ADDRESSES_MAX", 1)
+    resolve_to(monkeypatch, (LOCALHOST, refusing), listener.getsockname())
+
+    error = fault(loop, Origin("http", "some.test", 80))
+
+    assert f"connecting to 127.0.0.1:{refusing}: connection refused" in str(error)
+
+
+# -- attempts side by side ---------------------------------------------------------------------
+
+
+CLIENT_HELLO = b"\x16\x03\x01"  # as TLS records begin that hold one
+
+
+class Race:
+    """A dial of a name under virtual time, begun and its name resolved."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *addresses: tuple[Any, ...],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        resolve_to(monkeypatch, *addresses)
+        self.attempts: list[Any] = []
+        monkeypatch.setattr(dial_module, "_Attempt", self.attempt)
+        self.clock = Clock()
+        self.loop = Loop(self.clock)
+        self.dial = Dial(self.loop, Origin("https" if context else "http", "some.test", 1), context)
+        self.events = self.dial.start()
+        self.turn()
+
+    def attempt(self, *arguments: Any) -> Any:
+        self.attempts.append(Attempt(*arguments))
+        return self.attempts[-1]
+
+    def turn(self, patience: float = PATIENCE_S) -> list[Value]:
+        """What one turn brings; with patience 0 only what is there now."""
+        happened = self.loop.turn(self.clock.now + patience)
+        assert all(source is self.dial for source, _ in happened)
+        self.events = [event for _, event in happened]
+        return self.events
+
+    def advance(self, seconds: float) -> list[Value]:
+        """Let time pass; what the deadlines bring."""
+        self.clock.now += seconds
+        return self.turn(0)
+
+    def winner(self) -> Any:
+        """The address of the transport that the next turns bring; nothing else is left."""
+        while not self.events:
+            self.turn()
+        (reached,) = self.events
+        assert isinstance(reached, Dialled), reached
+        self.end(reached.transport.sock)
+        reached.transport.close()
+        return reached.transport.address
+
+    def error(self) -> ConnectError:
+        """The error that the next turns bring; nothing is left."""
+        while not self.events:
+            self.turn()
+        (failed,) = self.events
+        assert isinstance(failed, DialFailed), failed
+        self.end()
+        return failed.error
+
+    def end(self, *left: socket.socket) -> None:
+        """Nothing comes any more; what is open is what is left."""
+        assert (self.loop._masks, self.loop.next_deadline()) == ({}, None)
+        assert self.turn(0) == []
+        sockets = [attempt._sock for attempt in self.attempts if attempt._sock is not None]
+        assert [sock for sock in sockets if sock.fileno() != -1] == list(left)
+        self.loop.close()
+
+
+def test_the_second_address_is_tried_beside_the_first_after_250_ms(
+    black_hole, listener, monkeypatch
+):
+    race = Race(monkeypatch, black_hole, listener.getsockname())
+    silent = f"connecting to 127.0.0.1:{black_hole[1]}"
+    assert race.advance(0.2499) == []
+    assert race.dial.stage == silent
+
+    assert race.advance(0.0002) == []
+
+    assert race.dial.stage == f"{silent} (and 1 more)"
+    assert race.winner() == listener.getsockname()
+
+
+def test_each_next_address_has_its_own_250_ms(black_hole, listener, monkeypatch):
+    with swallowing() as other:
+        race = Race(monkeypatch, black_hole, other, listener.getsockname())
+        race.advance(0.3)
+        race.advance(0.24)
+        assert race.dial.stage.endswith("(and 1 more)")
+
+        race.advance(0.02)
+
+        assert race.dial.stage.endswith("(and 2 more)")
+        assert race.winner() == listener.getsockname()
+
+
+def test_the_next_address_does_not_wait_when_one_refuses(refusing, listener, monkeypatch):
+    race = Race(monkeypatch, (LOCALHOST, refusing), listener.getsockname())
+    started = race.clock.now
+
+    assert race.winner() == listener.getsockname()
+    assert race.clock.now == started
+
+
+def test_the_place_of_a_refused_one_is_taken_while_another_waits(
+    black_hole, refusing, listener, monkeypatch
+):
+    race = Race(monkeypatch, black_hole, (LOCALHOST, refusing), listener.getsockname())
+
+    race.advance(0.25)
+    race.turn(0)
+
+    assert race.dial.stage.endswith("(and 1 more)")
+    assert race.loop.next_deadline() is None
+    assert race.winner() == listener.getsockname()
+
+
+def test_a_silent_address_is_waited_for_when_all_others_have_failed(
+    black_hole, refusing, monkeypatch
+):
+    race = Race(monkeypatch, black_hole, (LOCALHOST, refusing))
+    race.advance(0.25)
+
+    assert race.turn(0) == []
+
+    assert race.dial.stage == f"connecting to 127.0.0.1:{black_hole[1]}"
+    race.dial.close()
+    race.end()
+
+
+def test_of_two_that_are_there_in_one_turn_the_first_wins(listener, monkeypatch):
+    with socket.create_server((LOCALHOST, 0)) as other:
+        race = Race(monkeypatch, listener.getsockname(), other.getsockname())
+        race.dial.handle_deadline(race.clock.now)
+
+        assert race.winner() == listener.getsockname()
+        with other.accept()[0] as loser:
+            assert loser.recv(1) == b""
+
+
+def test_an_address_that_fails_at_once_leaves_the_others_their_time(
+    black_hole, listener, monkeypatch
+):
+    # Broadcast is no address to connect to: the kernel says so without asking anybody.
+    race = Race(monkeypatch, ("255.255.255.255", 80), black_hole, listener.getsockname())
+    assert race.dial.stage == f"connecting to 127.0.0.1:{black_hole[1]}"
+
+    race.advance(0.25)
+
+    assert race.winner() == listener.getsockname()
+
+
+def test_the_last_to_fail_leaves_no_deadline_behind(refusing, monkeypatch):
+    race = Race(monkeypatch, (LOCALHOST, refusing), ("255.255.255.255", 80))
+
+    assert "connecting to 255.255.255.255:80: " in str(race.error())
+
+
+def test_a_dial_closed_in_the_middle_of_a_race_leaves_nothing(black_hole, listener, monkeypatch):
+    race = Race(monkeypatch, black_hole, listener.getsockname(), ("127.0.0.9", 1))
+    race.dial.handle_deadline(race.clock.now)
+
+    race.dial.close()
+
+    race.end()
+
+
+def test_the_first_finished_handshake_wins_not_the_first_connection(files, listener, monkeypatch):
+    """The first address takes connections and then says nothing."""
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
+        context = client_context(verify=False)
+        reached = (LOCALHOST, server.port)
+        race = Race(monkeypatch, listener.getsockname(), reached, context=context)
+        race.turn(0)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        assert race.dial.stage == f"TLS handshake with {address}"
+
+        race.advance(0.25)
+
+        assert race.dial.stage == f"TLS handshake with {address} (and 1 more)"
+        assert race.winner() == reached
+        with listener.accept()[0] as loser:
+            assert loser.makefile("rb").read().startswith(CLIENT_HELLO)
+
+
+def test_a_slow_first_address_may_still_win(files, listener, monkeypatch):
+    server = server_context(files.certfile, files.keyfile)
+
+    def wake_up() -> None:
+        with server.wrap_socket(listener.accept()[0], server_side=True) as sock:
+            sock.recv(1)
+
+    with socket.create_server((LOCALHOST, 0)) as other:
+        first, second = listener.getsockname(), other.getsockname()
+        race = Race(monkeypatch, first, second, context=client_context(verify=False))
+        race.turn(0)
+        race.advance(0.25)
+        race.turn(0)
+        thread = threading.Thread(target=wake_up)
+        thread.start()
+
+        assert race.winner() == first
+
+        thread.join(PATIENCE_S)
+        with other.accept()[0] as loser:
+            assert loser.makefile("rb").read().startswith(CLIENT_HELLO)
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+def test_a_handshake_that_is_cut_off_goes_on_with_the_next_address(files, monkeypatch, how):
+    def cut(sock: socket.socket) -> None:
+        sock.recv(65536)  # what is left unread would make a reset of every close
+        if how == "reset":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with (
+        accepting(cut) as cutting,
+        serving(ssl_context=server_context(files.certfile, files.keyfile)) as server,
+    ):
+        addresses = (LOCALHOST, cutting.port), (LOCALHOST, server.port)
+        race = Race(monkeypatch, *addresses, context=client_context(verify=False))
+
+        assert race.winner() == (LOCALHOST, server.port)
+
+
+def test_a_certificate_that_is_refused_ends_the_whole_dial(files, listener, monkeypatch):
+    """The others are the same server; one of them is still under way, one not begun."""
+    with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
+        race = Race(
+            monkeypatch,
+            listener.getsockname(),
+            (LOCALHOST, server.port),
+            (LOCALHOST, 1),
+            context=client_context(),
+        )
+        race.advance(0.25)
+
+        error = race.error()
+
+    assert type(error) is TLSError
+    assert str(error).startswith(
+        f"https://some.test:1 (127.0.0.1:{server.port}): certificate not accepted: "
+    )
+
+
+@pytest.mark.parametrize("cut_first", [True, False])
+def test_a_handshake_cut_off_says_more_than_a_refused_connection(
+    cut_first, refusing, monkeypatch
+):
+    with accepting(lambda sock: None) as cutting:
+        addresses = [(LOCALHOST, cutting.port), (LOCALHOST, refusing)]
+        if not cut_first:
+            addresses.reverse()
+        error = Race(monkeypatch, *addresses, context=client_context()).error()
+
+    assert type(error) is TLSError
+    assert str(error).startswith(
+        f"https://some.test:1 (127.0.0.1:{cutting.port}): TLS handshake cut off: "
+    )
+    assert isinstance(error.__cause__, OSError)
+
+
+@pytest.mark.scenario
+def test_with_the_first_address_silent_the_second_is_connected_after_250_ms(
+    black_hole, monkeypatch
+):
+    with serving() as server:
+        resolve_to(monkeypatch, black_hole, (LOCALHOST, server.port))
+        began = time.monotonic()
+
+        with connect("http://some.test:1") as connection:
+            took = time.monotonic() - began
+            connection.ping()
+
+    assert connection.address == f"127.0.0.1:{server.port}"
+    assert 0.25 <= took < 1.0
+
+
+# -- closed in between -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def release(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Names do not resolve until the test is over, or calls this."""
     answer_now = threading.Event()
+    system = socket.getaddrinfo
 
     def getaddrinfo(host: str, port: int, **arguments: Any) -> list[Any]:
-        if not arguments["flags"] & socket.AI_NUMERICHOST:
-            answer_now.wait(PATIENCE_S)
+        if arguments["flags"] & socket.AI_NUMERICHOST:
+            return system(host, port, **arguments)
+        answer_now.wait(PATIENCE_S)
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
+    def release() -> None:
+        answer_now.set()
+        for thread in threading.enumerate():
+            if thread.name == "h2lite resolves slow.test":
+                thread.join(PATIENCE_S)
+
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield release
+    release()
+
+
+def test_a_name_that_takes_its_time_holds_up_no_other_dial(loop, listener, release):
+    slow = Dial(loop, Origin("http", "slow.test", 80), None)
+    assert slow.start() == []
+
+    transport = reach(loop, Origin("http", LOCALHOST, listener.getsockname()[1]))
+
+    assert slow.stage == "resolving the name"
+    transport.close()
+    slow.close()
+
+
+def test_a_dial_closed_while_it_resolves_leaves_nothing_open(loop, release):
     before = sorted(os.listdir("/dev/fd"))
     dial = Dial(loop, Origin("http", "slow.test", 80), None)
     assert dial.start() == []
@@ -183,11 +550,9 @@ def test_a_dial_closed_while_it_resolves_leaves_nothing_open(loop, monkeypatch):
     dial.close()
     dial.close()
 
-    answer_now.set()
-    for thread in threading.enumerate():
-        if thread.name == "h2lite resolves slow.test":
-            thread.join(PATIENCE_S)
+    release()
     assert sorted(os.listdir("/dev/fd")) == before
+    assert loop.turn(loop.clock()) == []
 
 
 def test_a_dial_closed_while_it_connects_leaves_nothing_open(loop, listener):
@@ -199,6 +564,61 @@ def test_a_dial_closed_while_it_connects_leaves_nothing_open(loop, listener):
 
     assert sorted(os.listdir("/dev/fd")) == before
     assert loop.turn(loop.clock()) == []
+
+
+# -- UNIX sockets ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unix(short_path) -> Iterator[tuple[Origin, socket.socket]]:
+    """An origin behind a UNIX socket, and the socket that listens there."""
+    path = str(short_path / "app.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        yield Origin("http", "localhost", 80, path), listener
+
+
+@needs_unix
+def test_a_unix_socket_is_reached_without_asking_for_names(loop, unix, monkeypatch):
+    asked = resolve_to(monkeypatch)
+    origin, listener = unix
+    listener.listen()
+
+    transport = reach(loop, origin)
+
+    assert (transport.address, transport.protocol, asked) == (origin.unix_path, "h2c", [])
+    assert address_text(transport.address) == str(origin)
+    transport.close()
+
+
+@needs_unix
+def test_a_unix_socket_that_is_not_there_or_not_served_is_named_once(loop, unix):
+    origin, _ = unix
+    missing = Origin("http", "localhost", 80, f"{origin.unix_path}.not")
+
+    assert str(fault(loop, origin)) == f"cannot connect to {origin}: connection refused"
+    assert str(fault(loop, missing)) == f"cannot connect to {missing}: no such file or directory"
+
+
+@needs_unix
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere such a connection is refused")
+def test_a_unix_socket_whose_queue_is_full_fails_at_once(loop, unix):
+    """There is nothing to wait for: the selector would call it writable for ever."""
+    origin, listener = unix
+    listener.listen(0)
+    with socket.socket(socket.AF_UNIX) as first:
+        first.connect(origin.unix_path)
+
+        error = fault(loop, origin)
+
+    assert str(error) == f"cannot connect to {origin}: the server's queue is full"
+
+
+def test_where_there_are_no_unix_sockets_the_caller_is_told(loop, monkeypatch):
+    monkeypatch.delattr(socket, "AF_UNIX", raising=False)
+
+    with pytest.raises(UsageError, match="no UNIX sockets"):
+        Dial(loop, Origin("http", "localhost", 80, "/run/app.sock"), None)
 
 
 # -- TLS ---------------------------------------------------------------------------------------

@@ -20,8 +20,8 @@ from h2lite.events import (
     PingReceived,
     SettingsReceived,
 )
-from h2lite.framer import Framer
-from h2lite.frames import DataFrame, GoAwayFrame, PingFrame
+from h2lite.framer import CLIENT_PREFACE, Framer
+from h2lite.frames import DataFrame, GoAwayFrame, PingFrame, SettingsFrame
 from h2lite.loop import LINGER_S, READ, WRITE, Link, Loop, Source
 from h2lite.transport import Transport, prepare
 from h2lite.value import Value
@@ -395,6 +395,20 @@ def test_a_ping_is_let_in_before_the_data_that_a_full_socket_refused(loop, ends)
     assert kinds.index(DataFrame) < kinds.index(PingFrame)
     assert after.count(DataFrame) >= 2
     pair.link.end("the test is over")
+
+
+@pytest.mark.rfc("preface-in-clear")
+@pytest.mark.parametrize("client", [True, False])
+def test_a_link_begins_with_its_preface_before_the_peer_has_said_a_word(loop, ends, client):
+    link = Link(loop, Transport(ends[0], ("left", 1)), Connection(client=client))
+
+    loop.flush()
+
+    octets = ends[1].recv(65536)
+    preface = CLIENT_PREFACE if client else b""
+    assert octets.startswith(preface)
+    assert octets[len(preface) + 3] == SettingsFrame.TYPE
+    link.end("the test is over")
 
 
 def test_the_peers_end_is_reported_once_and_closes_the_socket(link_ends, ends):

@@ -32,6 +32,14 @@ from h2lite.origin import Origin, parse_url
         ("http://h:1", Origin("http", "h", 1), "/"),
         ("http://h:65535", Origin("http", "h", 65535), "/"),
         ("http://h:", Origin("http", "h", 80), "/"),
+        ("unix:/run/app.sock", Origin("http", "localhost", 80, "/run/app.sock"), "/"),
+        ("UNIX:/run/App", Origin("http", "localhost", 80, "/run/App"), "/"),
+        ("unix:/a:/", Origin("http", "localhost", 80, "/a"), "/"),
+        ("unix:/a:/healthz?q=1:2", Origin("http", "localhost", 80, "/a"), "/healthz?q=1:2"),
+        ("unix:/a:/b#part", Origin("http", "localhost", 80, "/a"), "/b"),
+        ("unix:/a b/é%20?c#d", Origin("http", "localhost", 80, "/a b/é%20?c#d"), "/"),
+        ("unix:/" + "x" * 106, Origin("http", "localhost", 80, "/" + "x" * 106), "/"),
+        ("unix:/\udcff" + "x" * 105, Origin("http", "localhost", 80, "/\udcff" + "x" * 105), "/"),
     ],
 )
 def test_a_url_is_an_origin_and_a_target(url, origin, target):
@@ -65,6 +73,21 @@ def test_a_url_is_an_origin_and_a_target(url, origin, target):
         "http://h/\x7f",
         "http://h/é",
         "http://é/",
+        "unix:",
+        "unix::/healthz",
+        "unix:app.sock",
+        "unix:./app.sock",
+        "unix:/a:",
+        "unix:/a:b",
+        "unix:/a:?q=1",
+        "unix:/a:#part",
+        "unix:/a:/b c",
+        "unix:/a:/é",
+        "unix:/a\0b",
+        "unix:/\ud800",
+        "unix:/" + "x" * 107,
+        "unix:/" + "é" * 54,
+        "unix:/\udcff" + "x" * 106,
     ],
 )
 def test_a_url_that_leads_nowhere_is_the_callers_mistake(url):
@@ -98,7 +121,20 @@ def test_the_authority_leaves_out_the_schemes_own_port(origin, authority, text):
     assert parse_url(text) == (origin, "/")
 
 
-@given(st.text(max_size=20), st.sampled_from(["http://", "https://h", "http://[", ""]))
+def test_an_origin_behind_a_unix_socket_is_localhost_and_none_of_its_namesakes():
+    origin = Origin("http", "localhost", 80, "/run/app.sock")
+
+    assert (origin.scheme, origin.authority) == ("http", "localhost")
+    assert str(origin) == "unix:/run/app.sock"
+    assert parse_url(str(origin)) == (origin, "/")
+    assert origin != Origin("http", "localhost", 80)
+    assert origin != Origin("http", "localhost", 80, "/run/other.sock")
+
+
+@given(
+    st.text(max_size=20),
+    st.sampled_from(["http://", "https://h", "http://[", "unix:/", "unix:/a:/", ""]),
+)
 def test_any_text_is_refused_or_makes_a_request_that_is_well_formed(text, start):
     try:
         origin, target = parse_url(start + text)

@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from h2lite import server as server_module
 from h2lite.certs import CertificateFiles, make_certificate
 from h2lite.client import PooledConnection, connect
 from h2lite.connection import STREAM_WINDOW, Connection
-from h2lite.errors import ConnectionLost, ErrorCode, StreamReset, TLSError
+from h2lite.errors import ConnectionLost, ErrorCode, StreamReset, TLSError, UsageError
 from h2lite.events import DataReceived, GoAwayReceived, PingAcked, ResponseReceived
 from h2lite.exchange import Reply, Request
 from h2lite.fields import FieldDecoder
@@ -27,7 +28,7 @@ from h2lite.server import REQUEST_OCTETS_MAX, Server
 from h2lite.transport import server_context
 
 from .pair import block, parse
-from .running import PATIENCE_S, hello, needs_ipv6, serving
+from .running import PATIENCE_S, hello, needs_ipv6, needs_unix, serving
 
 GET = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/")]
 
@@ -360,6 +361,22 @@ def test_a_handshake_that_takes_too_long_is_cut_off(monkeypatch, files):
     assert lines[0] == f"127.0.0.1:{address[1]} TLS handshake not done in 0.05 s"
 
 
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["nothing", "a part"])
+def test_a_client_that_does_not_go_on_with_its_handshake_holds_up_nobody(files, said):
+    context = server_context(files.certfile, files.keyfile)
+    with (
+        serving(ssl_context=context) as server,
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as silent,
+    ):
+        silent.sendall(said)
+        with connect(f"https://127.0.0.1:{server.port}", cafile=files.cafile) as connection:
+            connection.ping()
+            assert connection.request("GET", "/").read() == b"hello\n"
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):  # the server has not given it up either
+            silent.recv(1)
+
+
 def test_a_failed_handshake_is_told_to_the_log(files):
     lines: list[str] = []
     context = server_context(files.certfile, files.keyfile)
@@ -456,3 +473,129 @@ def test_it_serves_over_ipv6():
         assert server.url == f"http://[::1]:{server.port}"
         assert connection.address == f"[::1]:{server.port}"
         connection.ping()
+
+
+@pytest.fixture
+def path(short_path: Path) -> Path:
+    """Where a UNIX socket may be."""
+    return short_path / "app.sock"
+
+
+@needs_unix
+def test_it_serves_on_a_unix_socket_and_takes_its_file_away(path):
+    lines: list[str] = []
+    with serving(host=f"unix:{path}", log=lines.append) as server:
+        assert (server.url, server.port) == (f"unix:{path}", 0)
+        with connect(f"{server.url}:/healthz") as connection:
+            connection.ping()
+            assert connection.request("GET", "/healthz").read() == b"hello\n"
+        assert path.exists()
+
+    assert not path.exists()
+    assert lines == ['unix: "GET /healthz" 200']
+
+
+@needs_unix
+def test_a_request_by_a_unix_socket_is_for_localhost_by_http(path):
+    seen: list[tuple[str, str, str]] = []
+
+    def handler(request: Request) -> Reply:
+        seen.append((request.scheme, request.authority, request.address))
+        return hello(request)
+
+    with connected(handler, host=f"unix:{path}") as connection:
+        assert connection.address == f"unix:{path}"
+        connection.request("GET", "/").read()
+
+    assert seen == [("http", "localhost", "unix:")]
+
+
+@needs_unix
+def test_the_socket_of_a_dead_server_is_replaced(path):
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+
+    with connected(host=f"unix:{path}") as connection:
+        connection.ping()
+
+
+@needs_unix
+@pytest.mark.parametrize("backlog", [0, 5])
+def test_the_socket_of_a_living_server_is_left_alone(path, backlog):
+    """Even of one so busy that its queue is full."""
+    with socket.socket(socket.AF_UNIX) as living, socket.socket(socket.AF_UNIX) as client:
+        living.bind(str(path))
+        living.listen(backlog)
+        client.connect(str(path))
+
+        with pytest.raises(OSError, match="in use"):
+            Server(hello, host=f"unix:{path}")
+
+        assert path.is_socket()
+
+
+@needs_unix
+@pytest.mark.parametrize("what", ["file", "folder", "link"])
+def test_what_is_no_socket_is_left_alone(path, what):
+    if what == "file":
+        path.write_text("precious", "ascii")
+    elif what == "folder":
+        path.mkdir()
+    else:
+        other = path.with_name("dead.sock")
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(other))
+        path.symlink_to(other)
+
+    with pytest.raises(OSError, match="in use"):
+        Server(hello, host=f"unix:{path}")
+
+    assert path.exists()
+
+
+@needs_unix
+def test_a_file_that_is_gone_already_is_no_error_at_the_end(path):
+    with serving(host=f"unix:{path}"):
+        path.unlink()
+
+    assert not path.exists()
+
+
+@needs_unix
+def test_the_file_that_a_successor_has_put_there_is_left_alone(path):
+    predecessor = Server(hello, host=f"unix:{path}")
+    path.unlink()
+    with serving(host=f"unix:{path}") as successor:
+        predecessor.stop()
+        predecessor.serve_forever()
+
+        connect(successor.url).close()
+
+
+@needs_unix
+@pytest.mark.parametrize("url", ["unix:", "unix:app.sock", "unix:/app.sock:/target"])
+def test_a_unix_url_that_names_no_socket_is_the_callers_mistake(url):
+    with pytest.raises(UsageError):
+        Server(hello, host=url)
+
+
+@needs_unix
+def test_a_unix_socket_is_not_served_under_tls(path, files):
+    with pytest.raises(UsageError, match="leave out ssl_context"):
+        Server(
+            hello,
+            host=f"unix:{path}",
+            ssl_context=server_context(files.certfile, files.keyfile),
+        )
+
+    assert not path.exists()
+
+
+def test_where_there_are_no_unix_sockets_none_is_served(monkeypatch, path):
+    pair = socket.socketpair()  # the loop's; here they would be made of what is taken away
+    monkeypatch.setattr(socket, "socketpair", lambda: pair)
+    monkeypatch.delattr(socket, "AF_UNIX", raising=False)
+
+    with pytest.raises(UsageError, match="no UNIX sockets"):
+        Server(hello, host=f"unix:{path}")

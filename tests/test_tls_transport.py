@@ -13,6 +13,7 @@ from h2lite.certs import make_certificate
 from h2lite.connection import Connection
 from h2lite.events import ConnectionEnded, PingReceived
 from h2lite.framer import CLIENT_PREFACE
+from h2lite.frames import SettingsFrame
 from h2lite.loop import Link, Loop
 from h2lite.transport import TLSTransport, client_context, prepare, server_context
 
@@ -158,6 +159,37 @@ def test_a_link_over_tls_ends_when_the_peer_closes(pair):
     client.close()
 
     assert loop.turn(None) == [(link, ConnectionEnded("eof"))]
+    loop.close()
+
+
+def test_a_reset_under_tls_keeps_the_systems_words(pair, monkeypatch):
+    """As ssl reports it from Python 3.13 on; before, it takes a reset for an end."""
+    reset = ConnectionResetError(104, "Connection reset by peer")
+
+    def recv(octets: int) -> bytes:
+        raise reset
+
+    monkeypatch.setattr(pair[0].sock, "recv", recv)
+
+    with pytest.raises(ConnectionResetError) as caught:
+        pair[0].recv()
+
+    assert caught.value is reset
+
+
+@pytest.mark.rfc("preface-over-tls")
+def test_each_end_begins_with_its_preface_before_the_other_has_said_a_word(pair):
+    loop = Loop(Clock())
+    links = [Link(loop, pair[0], Connection(client=True)), Link(loop, pair[1], Connection(False))]
+
+    loop.flush()
+
+    from_client, from_server = drain(pair[1]), drain(pair[0])
+    assert from_client.startswith(CLIENT_PREFACE)
+    assert from_client[len(CLIENT_PREFACE) + 3] == SettingsFrame.TYPE
+    assert from_server[3] == SettingsFrame.TYPE
+    for link in links:
+        link.end("the test is over")
     loop.close()
 
 

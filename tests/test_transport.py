@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 import ssl
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 from h2lite.certs import CertificateFiles, make_certificate
 from h2lite.errors import TLSError, UsageError
@@ -18,6 +24,7 @@ from h2lite.transport import (
     address_text,
     client_context,
     prepare,
+    security_fault,
     server_context,
 )
 
@@ -108,6 +115,36 @@ def test_under_tls_1_2_only_suites_the_rfc_allows_are_offered(contexts, side):
     assert names <= LAWFUL_SUITES
 
 
+@pytest.mark.rfc("tls-1.2", "tls-1.2-suites", "tls-1.2-suites-lawful", "tls-no-compression")
+@pytest.mark.parametrize(
+    ("version", "suite", "compression", "fault"),
+    [
+        ("TLSv1.3", "TLS_AES_128_GCM_SHA256", None, None),
+        ("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", None, None),
+        ("TLSv1.2", "ECDHE-ECDSA-AES256-CCM8", None, None),
+        ("TLSv1.2", "ECDHE-ARIA128-GCM-SHA256", None, None),
+        ("TLSv1.2", "ECDHE-RSA-CHACHA20-POLY1305", None, None),
+        ("TLSv1.2", "DHE-RSA-AES256-GCM-SHA384", None, None),
+        ("TLSv1.2", "DHE-PSK-AES128-CCM", None, None),
+        ("TLSv1.2", "PSK-CHACHA20-POLY1305", None, None),
+        ("TLSv1.2", "AES128-GCM-SHA256", None, "the cipher suite AES128-GCM-SHA256 is prohibited"),
+        ("TLSv1.2", "ADH-AES128-GCM-SHA256", None, "ADH-AES128-GCM-SHA256 is prohibited"),
+        ("TLSv1.2", "RSA-PSK-AES128-GCM-SHA256", None, "RSA-PSK-AES128-GCM-SHA256 is prohibited"),
+        ("TLSv1.2", "ECDHE-RSA-AES128-SHA256", None, "ECDHE-RSA-AES128-SHA256 is prohibited"),
+        ("TLSv1.2", "DHE-RSA-CAMELLIA256-SHA", None, "DHE-RSA-CAMELLIA256-SHA is prohibited"),
+        ("TLSv1.2", "AECDH-NULL-SHA", None, "AECDH-NULL-SHA is prohibited"),
+        ("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", "zlib", "TLS compresses (zlib)"),
+        ("TLSv1.1", "ECDHE-RSA-AES128-SHA", None, "TLSv1.1 is too old"),
+        ("TLSv1", "ECDHE-RSA-AES128-SHA", None, "TLSv1 is too old"),
+        ("SSLv3", "AES128-SHA", None, "SSLv3 is too old"),
+    ],
+)
+def test_what_the_rfc_prohibits_is_a_fault_and_nothing_else_is(version, suite, compression, fault):
+    found = security_fault(version, suite, compression)
+
+    assert (found is None) if fault is None else (fault in str(found))
+
+
 @pytest.mark.rfc("tls-no-compression", "tls-no-renegotiation")
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_compression_and_renegotiation_are_off(contexts, side):
@@ -141,7 +178,7 @@ def test_alpn_chooses_h2_and_octets_cross(tls, contexts, version, name):
     assert server.recv() is None
 
 
-@pytest.mark.rfc("alpn-h2")
+@pytest.mark.rfc("alpn-h2", "tls-negotiates")
 @pytest.mark.parametrize("offered", [[], ["http/1.1"], ["h2c"]])
 def test_a_server_without_h2_is_refused(tls, files, contexts, offered):
     other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -203,6 +240,118 @@ def test_a_certificate_is_not_looked_at_when_told_so(tls, contexts):
     shake(client, tls(contexts["server"]))
 
     assert client.tls_version == "TLSv1.3"
+
+
+def plain_contexts(
+    files: CertificateFiles, version: ssl.TLSVersion, suites: str
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """A client's and a server's context as other people make them, for one TLS version."""
+    client = ssl.create_default_context(cafile=files.cafile)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(files.certfile, files.keyfile)
+    for context in (client, server):
+        context.set_ciphers(suites)
+        context.set_alpn_protocols(["h2"])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the old ones are: as they should
+            context.minimum_version = context.maximum_version = version
+    return client, server
+
+
+@pytest.mark.rfc("tls-1.2", "tls-1.2-suites")
+@pytest.mark.parametrize(
+    ("version", "suites", "fault"),
+    [
+        (ssl.TLSVersion.TLSv1_1, "ALL:@SECLEVEL=0", "TLSv1.1 is too old for HTTP/2"),
+        (ssl.TLSVersion.TLSv1_2, "ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES128-SHA is prohibited"),
+    ],
+)
+def test_contexts_of_other_peoples_making_are_held_to_the_rfc(tls, files, version, suites, fault):
+    """At both ends: each finds out when its own handshake is done."""
+    client, server = plain_contexts(files, version, suites)
+    ends = [tls(client, "localhost"), tls(server)]
+    faults = []
+
+    for _ in range(10):
+        for end in list(ends):
+            try:
+                end.handshake()
+            except TLSError as error:
+                faults.append(str(error))
+                ends.remove(end)
+
+    assert ends == []
+    assert all(fault in found for found in faults), faults
+
+
+@pytest.mark.rfc("tls-1.2-suites-lawful")
+@pytest.mark.parametrize(
+    "suite", ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-CCM", "ECDHE+CHACHA20"]
+)
+def test_suites_the_rfc_allows_are_taken(tls, files, suite):
+    client, server = plain_contexts(files, ssl.TLSVersion.TLSv1_2, suite)
+
+    shake(tls(client, "localhost"), tls(server))
+
+
+@pytest.fixture(scope="module")
+def rsa_files(tmp_path_factory) -> CertificateFiles:
+    """A certificate with an RSA key that signs itself."""
+    folder = tmp_path_factory.mktemp("rsa")
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding, kind = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(encoding))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(encoding, kind, serialization.NoEncryption())
+    )
+    cert = str(folder / "cert.pem")
+    return CertificateFiles(cert, cert, str(folder / "key.pem"))
+
+
+@pytest.mark.rfc("tls-1.2-mandatory")
+@pytest.mark.parametrize("ours", ["client", "server"])
+def test_the_mandatory_suite_is_supported_with_p_256(tls, rsa_files, ours):
+    suite = "ECDHE-RSA-AES128-GCM-SHA256"
+    client, server = plain_contexts(rsa_files, ssl.TLSVersion.TLSv1_2, suite)
+    server.set_ecdh_curve("prime256v1")
+    if ours == "client":
+        client = client_context(cafile=rsa_files.cafile)
+    else:
+        server = server_context(rsa_files.certfile, rsa_files.keyfile)
+        client.set_ecdh_curve("prime256v1")
+    ends = tls(client, "localhost"), tls(server)
+
+    shake(*ends)
+
+    assert [end.sock.cipher()[0] for end in ends] == [suite, suite]
+
+
+@pytest.mark.rfc("tls-ecdhe-sizes")
+@pytest.mark.parametrize("curve", ["prime256v1", "secp384r1", "secp521r1"])
+@pytest.mark.parametrize("ours", ["client", "server"])
+def test_ephemeral_keys_of_every_usual_size_are_taken(tls, rsa_files, curve, ours):
+    client, server = plain_contexts(rsa_files, ssl.TLSVersion.TLSv1_2, "ECDHE+AESGCM")
+    if ours == "client":
+        client = client_context(cafile=rsa_files.cafile)
+        server.set_ecdh_curve(curve)
+    else:
+        server = server_context(rsa_files.certfile, rsa_files.keyfile)
+        client.set_ecdh_curve(curve)
+
+    shake(tls(client, "localhost"), tls(server))
 
 
 def test_a_peer_that_speaks_no_tls_is_refused_in_words(sockets, tls, contexts):
@@ -338,7 +487,14 @@ def test_a_tcp_socket_is_made_fit_for_frames():
 
 @pytest.mark.parametrize(
     ("address", "text"),
-    [(("127.0.0.1", 80), "127.0.0.1:80"), (("::1", 443, 0, 0), "[::1]:443")],
+    [
+        (("127.0.0.1", 80), "127.0.0.1:80"),
+        (("::1", 443, 0, 0), "[::1]:443"),
+        ("/run/app.sock", "unix:/run/app.sock"),
+        ("", "unix:"),
+        (b"\0name", "unix:\0name"),
+        (b"\0\xff", "unix:\0\\xff"),
+    ],
 )
 def test_an_address_is_written_as_people_write_it(address, text):
     assert address_text(address) == text

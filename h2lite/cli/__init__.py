@@ -169,7 +169,9 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("url", metavar="URL", help="http:// (prior knowledge) or https://")
+    parser.add_argument(
+        "url", metavar="URL", help="http:// (prior knowledge), https:// or unix:/SOCKET[:/TARGET]"
+    )
     parser.add_argument(
         "-k", dest="insecure", action="store_true", help="accept any certificate"
     )
