@@ -7,25 +7,21 @@ loop's own thread, and must not block, or in one of a few threads made for that.
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-import socket
-import stat
 import sys
 import threading
 from collections import deque
 
 from . import events as ev
+from .accept import Accepted, Handshake, HandshakeFailed, Handshaken, Listener
 from .body import BODY_QUEUED_OCTETS
 from .connection import CONCURRENT_STREAMS_MAX, Connection
-from .errors import ErrorCode, TLSError, UsageError
+from .errors import ErrorCode, UsageError
 from .exchange import Content, Due, Exchange, Reply, Request, response_fields
 from .fields import octet_pairs, text_pairs
-from .loop import READ, Link, Loop, Source, monotonic
-from .origin import parse_url
+from .loop import Link, Loop, Source, monotonic
 from .stream import CLOSED, OPEN
-from .transport import TLSTransport, Transport, address_text, check_unix_sockets, prepare
+from .transport import TLSTransport, Transport, address_text, prepare
 from .value import Value
 
 TYPE_CHECKING = False
@@ -35,167 +31,15 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .events import Fields
-    from .transport import Address, Tap
+    from .transport import Tap
 
 CONNECTIONS_MAX = 1000  # further ones are closed at accept, so that these keep their service
-ACCEPTS_A_TURN_MAX = 64  # so that a rush of newcomers does not hold up who is here
-HANDSHAKE_TIMEOUT_S = 10.0
-BACKLOG = 256
 REQUEST_OCTETS_MAX = 2**20  # of one request's content, where it is handed over whole
 BODY_RETRY_S = 0.05  # until a body that had nothing yet is asked again
 FAILED = b"the handler failed\n"
 WORKERS_END_S = 1.0  # how long a stopped server waits for handlers that still run
 
 _FAREWELL = b"farewell"  # the PING whose ack shows that a client has read our first GOAWAY
-
-
-class _Accepted(Value):
-    __slots__ = ("sock", "address")
-
-    def __init__(self, sock: socket.socket, address: Address) -> None:
-        self.sock = sock
-        self.address = address
-
-
-class _Handshaken(Value):
-    __slots__ = ()
-
-
-class _HandshakeFailed(Value):
-    __slots__ = ("reason",)
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-
-class _Listener(Source):
-    """A listening socket: TCP, or a UNIX socket where the host is a unix: URL."""
-
-    def __init__(self, loop: Loop, host: str, port: int) -> None:
-        self._loop = loop
-        self._file: _SocketFile | None = None
-        if host[:5].lower() == "unix:":
-            self._sock, self._file = _unix_socket(host)
-        else:
-            self._sock = _tcp_socket(host, port)
-        self._sock.setblocking(False)
-        self.address: Address = self._sock.getsockname()
-        try:
-            self._sock.listen(BACKLOG)
-        except OSError:  # somebody else came first
-            self._sock.close()
-            raise
-        loop.watch(self, self._sock.fileno(), READ)
-    def ready(self, mask: int, now: float) -> list[Value]:
-        accepted: list[Value] = []
-        while len(accepted) < ACCEPTS_A_TURN_MAX:
-            try:
-                accepted.append(_Accepted(*self._sock.accept()))
-            except OSError:  # nobody is left, or the one who came has gone again
-                break
-        return accepted
-
-    def close(self) -> None:
-        self._loop.forget(self, self._sock.fileno())
-        if self._file is not None:
-            self._file.remove()
-        self._sock.close()
-
-
-def _tcp_socket(host: str, port: int) -> socket.socket:
-    """A socket bound to a host and a port."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except UnicodeError as error:
-        raise OSError(0, f"not a host name: {error}") from error
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        if sys.platform != "win32":
-            # There it would let a second server take the port over from a living one.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _unix_socket(url: str) -> tuple[socket.socket, _SocketFile]:
-    """A socket bound to the path of a unix: URL, over what a dead server has left there."""
-    check_unix_sockets()
-    origin, target = parse_url(url)
-    path = origin.unix_path
-    assert path is not None
-    if target != "/":
-        raise UsageError(f"cannot listen on {url}: a path, and no request target after it")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        try:
-            sock.bind(path)
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or not _is_left_over(path):
-                raise
-            os.unlink(path)
-            sock.bind(path)
-        return sock, _SocketFile(path)
-    except OSError:
-        sock.close()
-        raise
-
-
-def _is_left_over(path: str) -> bool:
-    """A socket on which nobody listens; anything else is not ours to remove."""
-    try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return False
-    except OSError:
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a living server's queue may be full
-        return probe.connect_ex(path) == errno.ECONNREFUSED
-
-
-class _SocketFile:
-    """The file of a bound UNIX socket, which the system leaves to us to remove."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._stat = os.lstat(path)
-
-    def remove(self) -> None:
-        """Remove it, unless it has gone or another server has put its own there."""
-        try:
-            if os.path.samestat(self._stat, os.lstat(self._path)):
-                os.unlink(self._path)
-        except OSError:
-            return
-
-
-class _Handshake(Source):
-    """A connection whose TLS does not stand yet."""
-
-    def __init__(self, loop: Loop, transport: TLSTransport) -> None:
-        self.loop = loop
-        self.transport = transport
-        loop.watch(self, transport.sock.fileno(), READ)
-        loop.set_deadline(self, loop.clock() + HANDSHAKE_TIMEOUT_S)
-
-    def ready(self, mask: int, now: float) -> list[Value]:
-        try:
-            wanted = self.transport.handshake()
-        except TLSError as error:
-            return [_HandshakeFailed(str(error))]
-        self.loop.watch(self, self.transport.sock.fileno(), wanted)
-        return [] if wanted else [_Handshaken()]
-
-    def handle_deadline(self, now: float) -> list[Value]:
-        return [_HandshakeFailed(f"TLS handshake not done in {HANDSHAKE_TIMEOUT_S:g} s")]
-
-    def close(self) -> None:
-        self.loop.forget(self, self.transport.sock.fileno())
-        self.transport.close()
 
 
 class _GraceOver(Value):
@@ -321,14 +165,14 @@ class Server:
         self._ending = False
         self._curfew = _Curfew()
         self._ends_at = math.inf
-        self._handshakes: set[_Handshake] = set()
+        self._handshakes: set[Handshake] = set()
         self._clients: dict[Link, _Client] = {}
         self._streams_open = self._streams_most = self._handled = self._handled_most = 0
         self._requests = 0
         try:
             if ssl_context is not None and host[:5].lower() == "unix:":
                 raise UsageError("a UNIX socket is served in cleartext: leave out ssl_context")
-            self._listener = _Listener(self._loop, host, port)
+            self._listener = Listener(self._loop, host, port)
         except (OSError, UsageError):
             self._loop.close()
             raise
@@ -469,7 +313,7 @@ class Server:
         if handler is not None:
             handler(self, source, event)
 
-    def _on_accepted(self, source: Source, event: _Accepted) -> None:
+    def _on_accepted(self, source: Source, event: Accepted) -> None:
         if len(self._clients) + len(self._handshakes) >= CONNECTIONS_MAX:
             event.sock.close()
             return
@@ -484,16 +328,16 @@ class Server:
                 transport = TLSTransport(
                     event.sock, event.address, self._ssl_context, None, tap
                 )
-                self._handshakes.add(_Handshake(self._loop, transport))
+                self._handshakes.add(Handshake(self._loop, transport))
         except OSError:
             event.sock.close()
 
-    def _on_handshaken(self, source: _Handshake, event: _Handshaken) -> None:
+    def _on_handshaken(self, source: Handshake, event: Handshaken) -> None:
         self._handshakes.discard(source)
         self._loop.forget(source, source.transport.sock.fileno())
         self._add_client(source.transport)
 
-    def _on_handshake_failed(self, source: _Handshake, event: _HandshakeFailed) -> None:
+    def _on_handshake_failed(self, source: Handshake, event: HandshakeFailed) -> None:
         self._handshakes.discard(source)
         self._say(f"{address_text(source.transport.address)} {event.reason}")
         source.close()
@@ -808,9 +652,9 @@ class Server:
 
 
 _ON_EVENT: dict[type[Value], Callable[[Server, Any, Any], None]] = {
-    _Accepted: Server._on_accepted,
-    _Handshaken: Server._on_handshaken,
-    _HandshakeFailed: Server._on_handshake_failed,
+    Accepted: Server._on_accepted,
+    Handshaken: Server._on_handshaken,
+    HandshakeFailed: Server._on_handshake_failed,
     _GraceOver: Server._on_grace_over,
     Due: Server._on_due,
     ev.RequestReceived: Server._on_request,

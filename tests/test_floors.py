@@ -28,6 +28,7 @@ FLOORS = {
     "stream": 3,
     "connection": 4,
     "body": 5,
+    "accept": 6,
     "dial": 6,
     "loop": 6,
     "transport": 6,

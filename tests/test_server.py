@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from h2lite import accept as accept_module
 from h2lite import server as server_module
 from h2lite.certs import CertificateFiles, make_certificate
 from h2lite.client import PooledConnection, connect
@@ -349,7 +350,7 @@ def test_connections_past_the_limit_are_closed_and_the_others_served(monkeypatch
 
 
 def test_a_handshake_that_takes_too_long_is_cut_off(monkeypatch, files):
-    monkeypatch.setattr(server_module, "HANDSHAKE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(accept_module, "HANDSHAKE_TIMEOUT_S", 0.05)
     lines: list[str] = []
     context = server_context(files.certfile, files.keyfile)
     with serving(ssl_context=context, log=lines.append) as server:
