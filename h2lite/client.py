@@ -279,7 +279,7 @@ class PooledConnection:
         """Send a request and wait for its response's header section.
 
         path       the request target, query included
-        headers    a mapping or pairs; names are lowered
+        headers    a mapping or pairs; names are lowered, and Host takes the place of the origin's
         body       octets, a file open for reading octets (from where it stands; left open), or
                    an iterable of octets; its pieces are taken as the server takes them, by the
                    thread that waits for this response, and content-length is added where known
@@ -729,18 +729,21 @@ def _request_fields(
     origin: Origin, method: str, path: str, headers: HeaderPairs, body_octets: int | None
 ) -> Fields:
     """The field section of a request, pseudo-header fields first."""
-    pairs = headers.items() if hasattr(headers, "items") else headers
+    pairs = [*(headers.items() if hasattr(headers, "items") else headers)]
+    # RFC 9113 §8.3.1 [authority-sent]: a Host that the caller gives becomes :authority.
+    hosts = [value for name, value in pairs if name.lower() == "host"] or [origin.authority]
     try:
-        # RFC 9113 §8.3.1 [authority-sent]
         fields = [
             (b":method", method.encode("ascii")),
             (b":scheme", origin.scheme.encode("ascii")),
-            (b":authority", origin.authority.encode("ascii")),
+            (b":authority", hosts[0].encode("ascii")),
             (b":path", path.encode("ascii")),
-            *octet_pairs(pairs),
+            *octet_pairs((name, value) for name, value in pairs if name.lower() != "host"),
         ]
     except UnicodeEncodeError as error:
         raise UsageError(f"not representable in a field: {error}") from None
+    if len(hosts) > 1:
+        raise UsageError("more than one Host")
     if body_octets and not any(name == b"content-length" for name, _ in fields):
         fields.append((b"content-length", str(body_octets).encode()))
     return fields

@@ -713,6 +713,11 @@ FRAME_CLASSES = (
 )
 
 
+def frame_name(type_: int) -> str:
+    """The RFC's name of a frame type; one it does not define is shown as hexadecimal."""
+    return FRAME_CLASSES[type_].NAME if type_ < len(FRAME_CLASSES) else f"0x{type_:02x}"
+
+
 # Indexed by the type octet; bound once, so that decoding a frame costs one call.
 _DECODE = tuple(frame_class.decode for frame_class in FRAME_CLASSES)
 

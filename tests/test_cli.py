@@ -14,9 +14,11 @@ import pytest
 
 from h2lite import errors
 from h2lite.cli import describe, exit_code, main
+from h2lite.cli import routes as routes_module
 from h2lite.cli import serve as serve_module
+from h2lite.cli.count import FrameCounts
 from h2lite.cli.ping import Tally
-from h2lite.cli.serve import Handler
+from h2lite.cli.routes import HELP, Routes
 from h2lite.cli.trace import FrameTrace
 from h2lite.client import PooledConnection, connect
 from h2lite.errors import ErrorCode, UsageError
@@ -419,7 +421,11 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def ask(handler: Handler, path: str, method: str = "GET") -> tuple[int, bytes, dict[str, str]]:
+def routes(folder: Path | None) -> Routes:
+    return Routes(None if folder is None else str(folder), FrameCounts())
+
+
+def ask(handler: Routes, path: str, method: str = "GET") -> tuple[int, bytes, dict[str, str]]:
     fields = [(b":method", method.encode()), (b":scheme", b"http"), (b":path", path.encode())]
     reply = handler(Request(fields, b"", "127.0.0.1:1"))
     body = reply.body
@@ -443,7 +449,7 @@ def ask(handler: Handler, path: str, method: str = "GET") -> tuple[int, bytes, d
     ],
 )
 def test_files_of_the_folder_are_served(folder, path, content, kind):
-    status, body, headers = ask(Handler(str(folder)), path)
+    status, body, headers = ask(routes(folder), path)
 
     assert (status, body, headers["content-type"]) == (200, content, kind)
     assert headers.get("content-length", str(len(content))) == str(len(content))
@@ -470,24 +476,25 @@ def test_files_of_the_folder_are_served(folder, path, content, kind):
     ],
 )
 def test_nothing_outside_the_folder_is_served(folder, path):
-    assert ask(Handler(str(folder)), path)[:2] == (404, b"not found\n")
+    assert ask(routes(folder), path)[:2] == (404, b"not found\n")
 
 
 def test_an_absolute_path_in_a_path_stays_in_the_folder(folder, tmp_path):
-    handler = Handler(str(folder))
+    handler = routes(folder)
 
     for prefix in ("/", "//", "/%2f"):
         assert ask(handler, f"{prefix}{tmp_path}/secret.txt")[0] == 404
 
 
-def test_without_a_folder_there_is_only_healthz():
-    assert ask(Handler(None), "/healthz")[:2] == (200, b"ok\n")
-    assert ask(Handler(None), "/")[0] == 404
+def test_without_a_folder_the_root_lists_what_there_is():
+    assert ask(routes(None), "/healthz")[:2] == (200, b"ok\n")
+    assert ask(routes(None), "/")[:2] == (200, HELP)
+    assert ask(routes(None), "/index.html")[0] == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "CONNECT"])
 def test_other_methods_are_405(folder, method):
-    status, _, headers = ask(Handler(str(folder)), "/", method)
+    status, _, headers = ask(routes(folder), "/", method)
 
     assert (status, headers["allow"]) == (405, "GET, HEAD")
 
@@ -496,13 +503,13 @@ def test_a_file_that_cannot_be_read_is_403(folder, monkeypatch):
     def refuse(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(serve_module, "open", refuse, raising=False)
+    monkeypatch.setattr(routes_module, "open", refuse, raising=False)
 
-    assert ask(Handler(str(folder)), "/")[0] == 403
+    assert ask(routes(folder), "/")[0] == 403
 
 
 def test_head_is_answered_with_the_fields_of_get(folder):
-    with serving(Handler(str(folder))) as server, connect(server.url) as connection:
+    with serving(routes(folder)) as server, connect(server.url) as connection:
         response = connection.request("HEAD", "/a%20b.txt")
 
         assert (response.status, response.headers["content-length"]) == (200, "7")
@@ -511,7 +518,7 @@ def test_head_is_answered_with_the_fields_of_get(folder):
 
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(UsageError, match="is not a folder"):
-        Handler(str(tmp_path / "none"))
+        routes(tmp_path / "none")
 
 
 def test_what_a_client_asked_cannot_steer_the_log(capsys):

@@ -22,6 +22,7 @@ from h2lite.errors import (
 )
 from h2lite.events import (
     DataReceived,
+    Event,
     GoAwayReceived,
     InformationalReceived,
     PingAcked,
@@ -34,7 +35,7 @@ from h2lite.frames import MAX_STREAM_ID
 from h2lite.server import Server
 
 from .running import PATIENCE_S, Peer, peering, serving
-from .test_server import GET, Raw, raw_client
+from .test_server import GET, raw_client
 
 PUT = [(b":method", b"PUT"), *GET[1:]]
 BLOCK = bytes(range(256)) * 256
@@ -471,16 +472,15 @@ def test_within_the_grace_time_streams_finish_and_late_ones_are_taken(threads):
         raw.sock.sendall(late)
         assert raw.until(GoAwayReceived) == GoAwayReceived(3, ErrorCode.NO_ERROR, b"")
         released.set()
-        whole = parse_data(raw)
+        raw.flush()
+        content = content_by_stream([*raw.seen, *raw.core.receive_data(raw.rest(), 0.0)])
 
-    assert whole == {1: b"and finished", 3: b"begun and finished"}
+    assert content == {1: b"begun and finished", 3: b"begun and finished"}
 
 
-def parse_data(raw: Raw) -> dict[int, bytes]:
-    """The content of each stream in what comes until the server closes."""
+def content_by_stream(events: list[Event]) -> dict[int, bytes]:
     content: dict[int, bytes] = {}
-    raw.flush()
-    for event in [*raw.events, *raw.core.receive_data(raw.rest(), 0.0)]:
+    for event in events:
         if isinstance(event, DataReceived):
             content[event.stream_id] = content.get(event.stream_id, b"") + bytes(event.data)
     return content

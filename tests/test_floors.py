@@ -39,9 +39,11 @@ FLOORS = {
     "__init__": 8,
     "__main__": 8,
     "cli": 8,
+    "cli.count": 8,
     "cli.demo": 8,
     "cli.get": 8,
     "cli.ping": 8,
+    "cli.routes": 8,
     "cli.serve": 8,
     "cli.trace": 8,
 }

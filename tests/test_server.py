@@ -60,6 +60,7 @@ class Raw:
         self.sock = sock
         self.core = Connection(client=True)
         self.events: deque[Any] = deque()  # that came and were not looked at
+        self.seen: list[Any] = []  # all that came
 
     def flush(self) -> None:
         while octets := self.core.data_to_send(0.0):
@@ -75,7 +76,9 @@ class Raw:
             self.flush()
             data = self.sock.recv(65536)
             assert data, f"the server closed before {kind.__name__}"
-            self.events += self.core.receive_data(data, 0.0)
+            events = self.core.receive_data(data, 0.0)
+            self.events += events
+            self.seen += events
 
     def rest(self) -> bytes:
         """What comes until the server closes."""

@@ -76,6 +76,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
+def describe_size(octets: int) -> str:
+    """A number of octets for people: 950 B, 1.5 MB."""
+    size = float(octets)
+    units = iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(units)
+    while size >= 1000 and unit != "TB":
+        size, unit = size / 1000, next(units)
+    return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
 _ADVICE = (
     ("connection refused", "is the server running, and on that port?"),
     ("certificate not accepted", "trust it with --cacert FILE, or skip the check with -k"),
@@ -105,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_ping(commands.add_parser("ping", help="time PING frames, as ping(8) times packets"))
     _add_get(commands.add_parser("get", help="fetch a URL"))
-    _add_serve(commands.add_parser("serve", help="serve a folder, and /healthz"))
+    _add_serve(commands.add_parser("serve", help="serve a folder, and paths for trying a client"))
     demo = commands.add_parser("demo", help="serve and ping in one process, to see it work")
     demo.set_defaults(run=_lazily("demo"))
     return parser
@@ -138,32 +148,91 @@ def _add_ping(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_get(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Fetch a URL over HTTP/2 and print the content."
+    parser.description = "Fetch a URL over HTTP/2 and print the content; options are curl's."
     parser.epilog = "example: h2lite get -v https://localhost:8443/healthz"
     _add_target(parser)
-    parser.add_argument("-o", dest="output", metavar="FILE", help="write the content there")
+    parser.add_argument("--cert", metavar="FILE", help="our own certificate (PEM), if asked for")
+    parser.add_argument("--key", metavar="FILE", help="its private key (PEM), if not in that file")
+    parser.add_argument(
+        "-X", "--request", dest="method", metavar="METHOD", help="instead of GET, HEAD, POST or PUT"
+    )
+    parser.add_argument(
+        "-H",
+        "--header",
+        dest="headers",
+        metavar="LINE",
+        action="append",
+        default=[],
+        help="send 'Name: value'; 'Name:' leaves out one that is sent by itself, 'Name;' sends it "
+        "empty",
+    )
+    sent = parser.add_mutually_exclusive_group()
+    sent.add_argument(
+        "-d",
+        "--data",
+        dest="data",
+        metavar="DATA",
+        action="append",
+        help="POST this form data, or @FILE's without its line ends (@-: stdin); more are joined "
+        "by &",
+    )
+    sent.add_argument(
+        "--json", metavar="DATA", action="append", help="POST this JSON, or @FILE's as it is"
+    )
+    sent.add_argument(
+        "-T",
+        "--upload-file",
+        dest="upload",
+        metavar="FILE",
+        help="PUT this file (-: stdin); its name is added to a URL that ends in /",
+    )
+    sent.add_argument(
+        "-I", "--head", dest="head", action="store_true", help="HEAD: print the fields alone"
+    )
+    parser.add_argument(
+        "-o", "--output", dest="output", metavar="FILE", help="write the content there"
+    )
     parser.add_argument(
         "-v", dest="verbose", action="store_true", help="show every frame in and out on stderr"
     )
     parser.add_argument(
-        "--max-time", metavar="S", type=_positive, help="give up after that many seconds"
+        "--connect-timeout",
+        metavar="S",
+        type=_positive,
+        default=10.0,
+        help="for name, TCP, TLS and SETTINGS (default 10)",
+    )
+    parser.add_argument(
+        "--max-time", metavar="S", type=_positive, help="give everything up after that time"
     )
     parser.set_defaults(run=_lazily("get"))
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Serve the files of a folder over HTTP/2, and /healthz."
+    parser.description = (
+        "Serve over HTTP/2 the files of a folder, and /healthz, /bytes/N, /delay/SECONDS, /echo, "
+        "/headers and /stats."
+    )
     parser.epilog = "example: h2lite serve --tls --port 8443 public/"
     parser.add_argument(
-        "folder", metavar="DIR", nargs="?", help="what to serve (without: only /healthz)"
+        "folder", metavar="DIR", nargs="?", help="whose files are served (without: none)"
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address, or unix:/PATH, to listen on (127.0.0.1)"
+    )
     parser.add_argument(
         "--port", type=_port, help="port to listen on, 0 for a free one (8080, with TLS 8443)"
     )
     parser.add_argument("--tls", action="store_true", help="TLS with a throwaway certificate")
     parser.add_argument("--cert", metavar="F", help="TLS with this certificate (PEM)")
     parser.add_argument("--key", metavar="F", help="its private key (PEM)")
+    parser.add_argument(
+        "--grace",
+        metavar="SECONDS",
+        type=_seconds,
+        default=5.0,
+        help="what open streams have to finish after the first Ctrl-C or SIGTERM (5)",
+    )
     parser.add_argument("-q", dest="quiet", action="store_true", help="no line for each request")
     parser.set_defaults(run=_lazily("serve"))
 

@@ -10,7 +10,8 @@ from ..errors import UsageError
 from ..server import Server
 from ..transport import server_context
 from . import DONE, LOSS
-from .serve import Handler
+from .count import FrameCounts
+from .routes import Routes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def run(options: argparse.Namespace) -> int:
             print(f"In cleartext, since {error}")
         else:
             context, cafile = server_context(files.certfile, files.keyfile), files.cafile
+        routes = Routes(None, FrameCounts())
         server = Server(
-            Handler(None), ssl_context=context, log=lambda line: print("  server:", line)
+            routes, ssl_context=context, log=lambda line: print("  server:", line)
         )
         thread = threading.Thread(target=server.serve_forever, name="h2lite demo server")
         thread.start()
