@@ -904,12 +904,14 @@ class Connection:
 
     def _on_priority(self, frame: PriorityFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §5.3.2 [priority-ignored]: read and checked by its decode, used for nothing.
+        # RFC 9113 §6.3 [priority-any-state]: so it does not matter whether the stream is open.
         pass
 
     def _on_rst_stream(self, frame: RstStreamFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §6.4 [rst-stream-idle]
         self._check_not_idle("RST_STREAM", frame.stream_id)
         stream = self.streams.get(frame.stream_id)
+        # RFC 9113 §5.4.2 [reset-not-answered]: not even where the stream is closed already.
         if stream is None:
             return
         stream.receive(RECV_RESET)
@@ -1034,6 +1036,7 @@ class Connection:
         """
         self._check_not_idle(name, stream_id)
         reset_by_us = self._resets.get(stream_id)
+        # RFC 9113 §5.4.2 [reset-once]
         if reset_by_us:
             return
         # RFC 9113 §5.1.1 [stream-id-lower]
@@ -1058,7 +1061,7 @@ class Connection:
         self._skips.append(range(self._last_peer_stream_id + 1, stream_id))
 
     def _check_not_idle(self, name: str, stream_id: int) -> None:
-        # RFC 9113 §5.1 [idle-frames]
+        # RFC 9113 §5.1 [idle-frames], [unpermitted-frames]
         if self._is_idle(stream_id):
             raise PeerError(ErrorCode.PROTOCOL_ERROR, f"{name} on idle stream {stream_id}")
 
