@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .events import Event, Fields
-    from .frames import Frame, Octets
+    from .frames import Frame, Octets, Priority
 
 STREAM_WINDOW = 2**20  # octets one unread stream may hold
 CONNECTION_WINDOW = 2**22  # octets in flight for all streams: 4 MiB is 320 Mbit/s at 100 ms
@@ -824,6 +824,8 @@ class Connection:
             stream = self._accept(stream_id)
             if stream is None:
                 return
+        if frame.priority is not None:
+            _refuse_self_dependency(frame.priority, stream_id)
         stream.receive(RECV_HEADERS)
         if stream.final_received:
             self._on_trailers(stream, fields, end_stream, events)
@@ -905,7 +907,7 @@ class Connection:
     def _on_priority(self, frame: PriorityFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §5.3.2 [priority-ignored]: read and checked by its decode, used for nothing.
         # RFC 9113 §6.3 [priority-any-state]: so it does not matter whether the stream is open.
-        pass
+        _refuse_self_dependency(frame.priority, frame.stream_id)
 
     def _on_rst_stream(self, frame: RstStreamFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §6.4 [rst-stream-idle]
@@ -1104,6 +1106,14 @@ _HANDLERS: dict[type[Frame], Callable[[Connection, Any, float, list[Event]], Non
 def _refuse(fault: str | None) -> None:
     if fault:
         raise LocalProtocolError(fault)
+
+
+def _refuse_self_dependency(priority: Priority, stream_id: int) -> None:
+    # RFC 7540 §5.3.1 [self-dependency]
+    if priority.stream_dependency == stream_id:
+        raise PeerError(
+            ErrorCode.PROTOCOL_ERROR, f"stream {stream_id} depends on itself", stream_id
+        )
 
 
 def _refuse_message(fault: str | None, stream_id: int) -> None:

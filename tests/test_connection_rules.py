@@ -24,6 +24,8 @@ from h2lite.frames import (
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
+    Priority,
+    PriorityFrame,
     RstStreamFrame,
     SettingsFrame,
     UnknownFrame,
@@ -205,6 +207,77 @@ def test_all_frames_of_requests_past_our_goaway_are_ignored(frame):
     server.goaway()
     assert sent(server) == [GoAwayFrame(1, ErrorCode.NO_ERROR)]
     assert list(server.streams) == [1]
+
+
+# -- priority --------------------------------------------------------------------------------
+
+
+@pytest.mark.rfc("self-dependency")
+@WHOLE_OR_BY_OCTETS
+def test_an_open_stream_that_comes_to_depend_on_itself_is_reset(cut):
+    server = asked(1, 3)
+
+    events = feed(server, PriorityFrame(1, Priority(False, 1, 15)), cut=cut)
+
+    assert_reset(server, events, 1, ErrorCode.PROTOCOL_ERROR)
+    assert list(server.streams) == [3]
+
+
+@pytest.mark.rfc("self-dependency", "always-decoded")
+@pytest.mark.parametrize("end_stream", [False, True])
+def test_a_request_that_depends_on_itself_is_reset_and_not_handed_on(end_stream):
+    server = asked(1)
+    fields = block([*POST, (b"added", b"line")])
+
+    events = feed(
+        server, HeadersFrame(3, fields, end_stream, priority=Priority(True, 3, 0), pad_length=2)
+    )
+
+    assert [type(event) for event in events] == [ev.StreamReset]
+    assert_reset(server, events, 3, ErrorCode.PROTOCOL_ERROR)
+    assert server._decoder.decode(b"\xbe") == [(b"added", b"line")]
+
+
+@pytest.mark.rfc("self-dependency")
+def test_a_response_that_depends_on_itself_is_reset():
+    client = begun(client=True)
+    requested(client, True)
+
+    events = feed(client, HeadersFrame(1, block(OK), priority=Priority(False, 1, 0)))
+
+    assert_reset(client, events, 1, ErrorCode.PROTOCOL_ERROR)
+
+
+@pytest.mark.rfc("self-dependency", "rst-stream-not-idle")
+def test_an_idle_stream_that_depends_on_itself_ends_the_connection_as_it_cannot_be_reset():
+    server = asked(1)
+
+    events = feed(server, PriorityFrame(3, Priority(False, 3, 15)))
+
+    assert_over(server, events, ErrorCode.PROTOCOL_ERROR)
+
+
+@pytest.mark.rfc("self-dependency", "closed-nothing-sent")
+def test_a_closed_stream_that_depends_on_itself_is_left_alone():
+    server = asked(1)
+    server.reset_stream(server.streams[1])
+    drain(server)
+
+    assert feed(server, PriorityFrame(1, Priority(False, 1, 15))) == []
+    assert sent(server) == []
+    assert_goes_on(server)
+
+
+@pytest.mark.rfc("self-dependency")
+def test_a_stream_may_depend_on_any_other():
+    server = begun(client=False)
+
+    for dependency in (0, 2, 3, 2**31 - 1):
+        assert feed(server, PriorityFrame(1, Priority(True, dependency, 255))) == []
+    events = feed(server, HeadersFrame(1, block(GET), True, priority=Priority(True, 3, 255)))
+
+    assert [type(event) for event in events] == [ev.RequestReceived]
+    assert sent(server) == []
 
 
 # -- frames too large ------------------------------------------------------------------------
