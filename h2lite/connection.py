@@ -115,6 +115,7 @@ class Connection:
         "_next_stream_id",
         "_last_peer_stream_id",
         "_resets",
+        "_forgotten",
         "_skips",
         "_active_at",
         "_encoder",
@@ -152,6 +153,7 @@ class Connection:
         self._next_stream_id = 1 if client else 2
         self._last_peer_stream_id = 0
         self._resets: dict[int, bool] = {}  # stream -> whether it was we who reset it
+        self._forgotten = 0  # the highest stream that we reset and no longer remember
         self._skips: list[range] = []  # stream identifiers the client can never use again
         self._active_at: float | None = None  # when an octet last came, at first: left
 
@@ -846,7 +848,6 @@ class Connection:
         self._last_peer_stream_id = stream_id
         # RFC 9113 §6.8 [goaway-ignores-new]: this frame and all that follow on that stream.
         if self.goaway_sent is not None and stream_id > self.goaway_sent.last_stream_id:
-            self._note_reset(stream_id, by_us=True)
             return None
         # RFC 9113 §5.1.2 [concurrency-exceeded]: from the start, though the client may not have
         # read our SETTINGS yet; it can try a refused stream again (§8.7).
@@ -1037,6 +1038,10 @@ class Connection:
         It passes on a stream that we reset: it may have left before our RST_STREAM arrived.
         """
         self._check_not_idle(name, stream_id)
+        # RFC 9113 §6.8 [goaway-ignores-new]: however many streams these are.
+        goaway = self.goaway_sent
+        if goaway is not None and not self.client and stream_id > goaway.last_stream_id:
+            return
         reset_by_us = self._resets.get(stream_id)
         # RFC 9113 §5.4.2 [reset-once]
         if reset_by_us:
@@ -1046,6 +1051,9 @@ class Connection:
             raise PeerError(
                 ErrorCode.PROTOCOL_ERROR, f"{name} on stream {stream_id}, which was passed over"
             )
+        # RFC 9113 §5.1 [closed-minimal]: where it may be one we reset, nobody is accused.
+        if reset_by_us is None and stream_id <= self._forgotten:
+            return
         # RFC 9113 §6.1 [data-closed], §5.1 [closed-by-reset]: the stream's business. §5.1
         # [closed-by-end]: HEADERS after END_STREAM would use the stream a second time.
         reach = 0 if name == "HEADERS" and reset_by_us is None else stream_id
@@ -1053,7 +1061,9 @@ class Connection:
 
     def _note_reset(self, stream_id: int, by_us: bool) -> None:
         if len(self._resets) >= RESETS_REMEMBERED_MAX:
-            del self._resets[next(iter(self._resets))]
+            oldest = next(iter(self._resets))
+            if self._resets.pop(oldest):
+                self._forgotten = max(self._forgotten, oldest)
         self._resets[stream_id] = by_us
 
     def _note_skipped(self, stream_id: int) -> None:

@@ -109,6 +109,37 @@ def test_what_was_under_way_to_a_stream_we_reset_is_counted_and_discarded(cut):
     assert_goes_on(server)
 
 
+@pytest.mark.rfc("closed-minimal")
+@pytest.mark.parametrize(
+    "late", [HeadersFrame(1, block(OK)), DataFrame(1, b"late")], ids=["HEADERS", "DATA"]
+)
+def test_however_many_requests_are_cancelled_at_once_their_late_responses_pass(late):
+    client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 1000})
+    for stream in requested(client, *[True] * (RESETS_REMEMBERED_MAX + 2)):
+        client.reset_stream(stream)
+    drain(client)
+
+    assert feed(client, late) == []
+    assert sent(client) == []
+    assert_goes_on(client)
+
+
+@pytest.mark.rfc("closed-by-end")
+def test_a_reset_that_was_forgotten_excuses_no_later_stream():
+    server = begun(client=False)
+    for stream_id in range(1, 2 * RESETS_REMEMBERED_MAX + 3, 2):
+        feed(server, HeadersFrame(stream_id, block(POST)))
+        server.reset_stream(server.streams[stream_id])
+    late = stream_id + 2
+    feed(server, HeadersFrame(late, block(GET), True))
+    server.send_response(server.streams[late], OK, end_stream=True)
+    drain(server)
+
+    events = feed(server, HeadersFrame(late, block(GET), True))
+
+    assert_over(server, events, ErrorCode.STREAM_CLOSED)
+
+
 @pytest.mark.rfc("data-closed", "closed-by-reset")
 @pytest.mark.parametrize(
     "late", [DataFrame(1, b"late"), HeadersFrame(1, block(TRAILERS), True)], ids=["DATA", "HEADERS"]
@@ -207,6 +238,21 @@ def test_all_frames_of_requests_past_our_goaway_are_ignored(frame):
     server.goaway()
     assert sent(server) == [GoAwayFrame(1, ErrorCode.NO_ERROR)]
     assert list(server.streams) == [1]
+
+
+@pytest.mark.rfc("goaway-ignores-new")
+@pytest.mark.parametrize(
+    "late", [HeadersFrame(3, block(TRAILERS), True), DataFrame(3, b"late")], ids=["HEADERS", "DATA"]
+)
+def test_however_many_requests_come_past_our_goaway_they_are_ignored(late):
+    server = asked(1)
+    server.goaway()
+    drain(server)
+    feed(server, *(HeadersFrame(2 * n + 3, block(POST)) for n in range(RESETS_REMEMBERED_MAX + 2)))
+
+    assert feed(server, late) == []
+    assert sent(server) == []
+    assert_goes_on(server)
 
 
 # -- priority --------------------------------------------------------------------------------
