@@ -199,8 +199,7 @@ class Connection:
         else:
             announced[SettingId.MAX_CONCURRENT_STREAMS] = CONCURRENT_STREAMS_MAX
         announced.update(settings)
-        if announced.get(SettingId.ENABLE_PUSH):
-            raise UsageError("push is not offered: ENABLE_PUSH stays 0")
+        _check_no_push(announced)
         frame = SettingsFrame(tuple(announced.items()))
         self.local_settings.sent(frame.settings)
         return (
@@ -392,6 +391,7 @@ class Connection:
         closed connection; nothing is changed then.
         """
         self._check_open_for_sending()
+        _check_no_push(settings)
         frame = SettingsFrame(tuple(settings.items()))
         before = self._receive_limits()
         self.local_settings.sent(frame.settings)
@@ -1111,6 +1111,12 @@ _HANDLERS: dict[type[Frame], Callable[[Connection, Any, float, list[Event]], Non
     UnknownFrame: Connection._on_unknown,
     OversizedFrame: Connection._on_oversized,
 }
+
+
+def _check_no_push(settings: dict[int, int]) -> None:
+    # RFC 9113 §6.5.2 [enable-push-zero]: from a client, 1 would invite what ends the connection.
+    if settings.get(SettingId.ENABLE_PUSH):
+        raise UsageError("push is not offered: ENABLE_PUSH stays 0")
 
 
 def _refuse(fault: str | None) -> None:

@@ -798,10 +798,23 @@ def test_settings_that_cannot_be_asked_for_are_refused(settings):
     with pytest.raises(UsageError):
         Connection(client=True, settings=settings)
     core = begun(client=True)
-    if SettingId.ENABLE_PUSH not in settings:
-        with pytest.raises(UsageError):
-            core.update_settings(settings, 0.0)
-    assert not core.has_output
+    with pytest.raises(UsageError):
+        core.update_settings(settings, 0.0)
+    assert (core.has_output, core.local_settings.unacked) == (False, 0)
+
+
+@pytest.mark.rfc("enable-push-zero")
+@pytest.mark.parametrize("client", [True, False])
+def test_push_is_never_switched_on(client):
+    with pytest.raises(UsageError):
+        Connection(client, {SettingId.ENABLE_PUSH: 1})
+    core = begun(client)
+    with pytest.raises(UsageError):
+        core.update_settings({SettingId.ENABLE_PUSH: 1}, 0.0)
+    assert (core.has_output, core.local_settings.unacked) == (False, 0)
+
+    core.update_settings({SettingId.ENABLE_PUSH: 0}, 0.0)
+    assert sent(core) == [SettingsFrame(((SettingId.ENABLE_PUSH, 0),))]
 
 
 def test_windows_are_given_to_a_request_only_when_it_opens():
