@@ -477,11 +477,15 @@ class Connection:
     @property
     def takes_requests(self) -> bool:
         """A new request could still leave on this connection, now or when a stream ends."""
+        return self._opens_more_than(len(self._openers))
+
+    def _opens_more_than(self, streams: int) -> bool:
+        # RFC 9113 §6.8 [goaway-opens-nothing], §5.1.1 [stream-ids-exhausted]
         return not (
             self.closed
             or self.goaway_sent
             or self.goaway_received
-            or self._next_stream_id > MAX_STREAM_ID
+            or self._next_stream_id + 2 * streams > MAX_STREAM_ID
         )
 
     # -- octets out ------------------------------------------------------------------------
@@ -585,6 +589,7 @@ class Connection:
 
     def _open(self, parts: list[Octets], stream: Stream, fields: Fields) -> int:
         """Take the next stream identifier for a request and frame its header section."""
+        # RFC 9113 §5.1.1 [stream-ids-odd-rising]
         self._put_in_use(stream, self._next_stream_id)
         self._next_stream_id += 2
         # Content that was announced may have turned out to be none by now.
@@ -597,7 +602,7 @@ class Connection:
     def _may_open(self) -> bool:
         # RFC 9113 §5.1.2 [concurrency-kept]
         limit = self.peer_settings[SettingId.MAX_CONCURRENT_STREAMS]
-        return len(self.streams) < limit and self.takes_requests
+        return len(self.streams) < limit and self._opens_more_than(0)
 
     def _frame_section(
         self, parts: list[Octets], stream: Stream, fields: Fields | None, end_stream: bool

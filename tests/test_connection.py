@@ -319,6 +319,7 @@ def test_an_end_that_comes_while_content_waits_is_its_last_frames_flag():
     assert sent(client) == [DataFrame(1, b"abc", end_stream=True)]
 
 
+@pytest.mark.rfc("stream-ids-odd-rising")
 def test_requests_leave_in_their_order_with_odd_identifiers(exchange):
     client, server = connected()
     paths = [[*GET[:3], (b":path", b"/%d" % n)] for n in range(3)]
@@ -332,6 +333,7 @@ def test_requests_leave_in_their_order_with_odd_identifiers(exchange):
     assert [stream.stream_id for stream in streams] == [1, 3, 5]
 
 
+@pytest.mark.rfc("stream-ids-exhausted")
 def test_the_last_identifier_is_used_and_none_after_it():
     client = begun(client=True)
     client._next_stream_id = 2**31 - 1  # two thousand million requests later
@@ -342,6 +344,37 @@ def test_the_last_identifier_is_used_and_none_after_it():
     assert not client.takes_requests
     with pytest.raises(UsageError):
         client.send_request(GET)
+
+
+@pytest.mark.rfc("stream-ids-exhausted")
+def test_no_more_requests_are_taken_than_identifiers_are_left():
+    client = begun(client=True)
+    client._next_stream_id = 2**31 - 3
+
+    for _ in range(2):
+        assert client.takes_requests
+        client.send_request(GET)
+    assert not client.takes_requests
+    with pytest.raises(UsageError):
+        client.send_request(GET)
+
+    assert [frame.stream_id for frame in sent(client)] == [2**31 - 3, 2**31 - 1]
+
+
+@pytest.mark.rfc("client-stream-odd")
+def test_a_server_takes_the_last_identifier_and_refuses_every_one_after_it(feed):
+    server = begun(client=False)
+    last = 2**31 - 1
+
+    assert feed(server, open_request(last, True)) == [ev.RequestReceived(last, POST, True)]
+    server.send_response(server.streams[last], OK, end_stream=True)
+    assert [frame.stream_id for frame in sent(server)] == [last]
+
+    events = feed(server, open_request(1, True))
+    assert [(type(event), event.error_code) for event in events] == [
+        (ev.ConnectionFailed, ErrorCode.PROTOCOL_ERROR)
+    ]
+    assert [frame.last_stream_id for frame in sent(server)] == [last]
 
 
 # -- field blocks --------------------------------------------------------------------------
@@ -965,6 +998,7 @@ def test_a_second_goaway_lowers_the_limit_and_cannot_raise_it(feed):
     assert list(client.streams) == [1]
 
 
+@pytest.mark.rfc("goaway-opens-nothing")
 def test_after_a_goaway_no_request_is_taken_and_none_that_waits_leaves(feed):
     client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 1})
     requested(client, False)
@@ -1011,6 +1045,7 @@ def test_requests_past_our_goaway_are_ignored_and_the_others_finish(feed):
     assert (server.closed, server.streams) == (False, {})
 
 
+@pytest.mark.rfc("goaway-opens-nothing")
 def test_a_client_that_said_goaway_asks_no_more():
     client = begun(client=True)
     client.send_request(GET)
@@ -1523,6 +1558,7 @@ def test_malformed_trailers_are_refused_and_nothing_changes():
     assert (state_of(client), sent(client)) == (before, [])
 
 
+@pytest.mark.rfc("stream-ids-odd-rising")
 def test_a_server_opens_no_streams():
     server = begun(client=False)
 
