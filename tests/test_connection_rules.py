@@ -506,7 +506,41 @@ MALFORMED_REQUESTS = [
     pytest.param(with_pseudo(b":method", b"GET\xe9"), marks=pytest.mark.rfc("method-token")),
     pytest.param(with_pseudo(b":path", b"index"), marks=pytest.mark.rfc("path-form")),
     pytest.param(with_pseudo(b":path", b"*"), marks=pytest.mark.rfc("path-form")),
-    pytest.param([*GET, (b"host", b"other.org")], marks=pytest.mark.rfc("host-differs")),
+    pytest.param(
+        [*GET, (b"host", b"other.org")], marks=pytest.mark.rfc("host-differs", "host-differs-sent")
+    ),
+    pytest.param(
+        [*GET, (b"host", b"example.org"), (b"host", b"other.org")],
+        marks=pytest.mark.rfc("host-differs"),
+    ),
+    pytest.param([*GET, (b"host", b"")], marks=pytest.mark.rfc("host-differs")),
+    pytest.param(
+        with_pseudo(b":authority", b""),
+        marks=pytest.mark.rfc("authority-not-empty"),
+    ),
+    *(
+        pytest.param(with_pseudo(name, value), marks=pytest.mark.rfc("request-values"))
+        for name, value in [
+            (b":scheme", b"ht tp"),
+            (b":scheme", b"https:"),
+            (b":scheme", b"9p"),
+            (b":scheme", b"https\xe9"),
+            (b":authority", b"example.org/x"),
+            (b":authority", b"example.org?x"),
+            (b":authority", b"example.org#x"),
+            (b":authority", b"example org"),
+            (b":authority", b"example\torg"),
+            (b":path", b"/a b"),
+            (b":path", b"/a\tb"),
+            (b":path", b"/ HTTP/1.1"),
+            (b":path", b"/a#b"),
+        ]
+    ),
+    pytest.param(
+        with_pseudo(b":path", b"index", with_pseudo(b":scheme", b"HTTPS")),
+        marks=pytest.mark.rfc("path-form"),
+    ),
+    pytest.param(with_pseudo(b":path", b""), marks=pytest.mark.rfc("request-pseudo")),
     pytest.param(
         with_pseudo(b":authority", b"me@example.org"),
         marks=pytest.mark.rfc("authority-no-userinfo"),
@@ -534,6 +568,16 @@ WELL_FORMED_REQUESTS = [
     pytest.param(
         with_pseudo(b":path", b"urn", with_pseudo(b":scheme", b"x-other")),
         marks=pytest.mark.rfc("path-form"),
+    ),
+    pytest.param(
+        with_pseudo(b":authority", b"[::1]:8443"), marks=pytest.mark.rfc("request-values")
+    ),
+    pytest.param(
+        with_pseudo(b":path", b"/a%20b/\xc3\xa9?c=/d?&e"), marks=pytest.mark.rfc("request-values")
+    ),
+    pytest.param(
+        [field for field in GET if field[0] != b":authority"],
+        marks=pytest.mark.rfc("authority-not-empty"),
     ),
     pytest.param([*GET, (b"host", b"EXAMPLE.org")], marks=pytest.mark.rfc("host-differs")),
 ]

@@ -192,6 +192,14 @@ def test_connect_without_an_authority_or_with_more_is_malformed(fields):
     assert request_fault([(b":method", b"CONNECT"), *fields]) == fault
 
 
+@pytest.mark.rfc("connect-pseudo")
+@pytest.mark.parametrize("authority", [b"a", b"80", b":80", b"a:", b"a:b", b"[::1]"])
+def test_connect_says_the_port_too(authority):
+    fault = f":authority of {authority!r} for CONNECT, want host:port"
+
+    assert request_fault([(b":method", b"CONNECT"), (b":authority", authority)]) == fault
+
+
 @pytest.mark.rfc("response-status")
 @pytest.mark.parametrize("status", [b"100", b"103", b"200", b"404", b"599"])
 def test_a_status_has_three_digits(status):
