@@ -162,6 +162,7 @@ class Connection:
         self._block: HeadersFrame | None = None  # whose CONTINUATIONs are still coming
         self._fragments: list[Octets] = []
 
+        # RFC 9113 §6.9.2 [initial-window-default]
         self._send_window = SendWindow(_INITIAL_WINDOW)
         self._receive_window = ReceiveWindow(CONNECTION_WINDOW)
         self._unread = 0  # octets reported in DataReceived and not yet consumed
@@ -202,6 +203,7 @@ class Connection:
         _check_no_push(announced)
         frame = SettingsFrame(tuple(announced.items()))
         self.local_settings.sent(frame.settings)
+        # RFC 9113 §3.3 [prior-knowledge]: the same octets with TLS and without.
         return (
             (CLIENT_PREFACE if self.client else b"")
             + frame.encode()
@@ -296,6 +298,7 @@ class Connection:
         if not self.takes_requests:
             raise UsageError("the connection takes no new requests")
         fields = [*fields]  # the caller may use its list again before this one has left
+        # RFC 9113 §8.3 [malformed-not-sent]
         _refuse(request_fault(fields))
         if (b":method", b"CONNECT") in fields:
             # RFC 9113 §8.5 [connect-tunnel]
@@ -317,6 +320,7 @@ class Connection:
         if self.client or stream.may_send_content or stream.state in (CLOSED, HALF_CLOSED_LOCAL):
             raise UsageError(f"stream {stream.stream_id} takes no response any more")
         fields = [*fields]
+        # RFC 9113 §8.3 [malformed-not-sent]
         _refuse(response_fault(fields))
         self._check_section_size(fields)
         status = int(fields[0][1])
@@ -355,6 +359,7 @@ class Connection:
         """Queue the trailer section that ends the stream, behind its content."""
         self._check_open_for_sending()
         fields = [*fields]
+        # RFC 9113 §8.3 [malformed-not-sent]
         _refuse(trailers_fault(fields))
         stream.queue(b"", True)
         stream.trailers = fields
@@ -370,7 +375,9 @@ class Connection:
     def reset_stream(self, stream: Stream, error_code: int = ErrorCode.CANCEL) -> None:
         """End a stream at once; what it had queued is dropped.  A closed stream stays closed.
 
-        A request that has not left yet is withdrawn without a trace.  Source: RFC 9113 §5.4.2.
+        A request that has not left yet is withdrawn without a trace.  A server that gives
+        REFUSED_STREAM promises that nobody has acted on the request: the client may send it
+        again.  Source: RFC 9113 §5.4.2, §8.7.
         """
         if stream.state == CLOSED:
             return
@@ -463,6 +470,7 @@ class Connection:
             raise UsageError(f"debug_data of {len(debug_data)} octets does not fit a frame")
         if self.closed:
             return
+        # RFC 9113 §6.8 [goaway-last-stream], [goaway-again], §8.7 [goaway-covers-processed]
         last = self._last_peer_stream_id
         if self.goaway_sent is not None:
             # RFC 9113 §6.8 [goaway-not-raised]
@@ -600,7 +608,7 @@ class Connection:
         return octets
 
     def _may_open(self) -> bool:
-        # RFC 9113 §5.1.2 [concurrency-kept]
+        # RFC 9113 §5.1.2 [concurrency-kept], [concurrency-counted], §6.5.2 [concurrency-zero]
         limit = self.peer_settings[SettingId.MAX_CONCURRENT_STREAMS]
         return len(self.streams) < limit and self._opens_more_than(0)
 
@@ -651,7 +659,8 @@ class Connection:
         frame_max = min(self.peer_settings[SettingId.MAX_FRAME_SIZE], DATA_FRAME_OCTETS_MAX)
         while self._round and room > FRAME_HEADER_SIZE and self._send_window.size > 0:
             stream = self._round.popleft()
-            # RFC 9113 §6.9.1 [window-kept]
+            # RFC 9113 §6.9.1 [window-kept], §6.9.2 [window-negative]
+            # RFC 9113 §10.5 [data-framed-late]: no more than there is room for.
             allowed = min(
                 stream.send_window.size,
                 self._send_window.size,
@@ -705,6 +714,7 @@ class Connection:
             self._close_stream(stream)
 
     def _close_stream(self, stream: Stream) -> None:
+        # RFC 9113 §5.4.2 [reset-last], §6.4 [reset-received]
         stream.drop()
         self.streams.pop(stream.stream_id, None)
 
@@ -727,6 +737,7 @@ class Connection:
     def _refuse_frame(self, error: PeerError, events: list[Event]) -> bool:
         """Answer a fault with RST_STREAM or GOAWAY; True when the connection is over."""
         stream_id = error.stream_id
+        # RFC 9113 §5.4 [one-error]: a stream is closed by its first.
         # RFC 9113 §5.1 [closed-nothing-sent]: but for the codes that say a stream is closed.
         if self._is_closed(stream_id) and error.error_code not in _CODES_FOR_CLOSED:
             return False
@@ -739,6 +750,7 @@ class Connection:
             except PeerError as flood:
                 error = flood
         # RFC 9113 §5.4.1 [connection-error]
+        # RFC 9113 §6.8 [goaway-debug-data]
         text = error.message.encode("ascii", "replace")[:DEBUG_DATA_OCTETS_MAX]
         self.goaway(error.error_code, text)
         self.closed = True
@@ -759,7 +771,7 @@ class Connection:
 
     def _on_data(self, frame: DataFrame, now: float, events: list[Event]) -> None:
         octets = frame.flow_controlled_length
-        # RFC 9113 §6.9 [data-always-counted]
+        # RFC 9113 §6.9 [data-always-counted], [only-data-counted], §5.4 [connection-error-first]
         self._receive_window.receive(octets)
         stream = self.streams.get(frame.stream_id)
         size = len(frame.data)
@@ -819,7 +831,8 @@ class Connection:
             self._on_field_block(block, b"".join(fragments), events)
 
     def _on_field_block(self, frame: HeadersFrame, block: bytes, events: list[Event]) -> None:
-        # RFC 9113 §4.3 [always-decoded]: before anything else can refuse the frame.
+        # RFC 9113 §4.3 [always-decoded], §5.4 [connection-error-first]: before anything else can
+        # refuse the frame.
         fields = self._decoder.decode(block)
         stream_id, end_stream = frame.stream_id, frame.end_stream
         stream = self.streams.get(stream_id)
@@ -855,7 +868,8 @@ class Connection:
         if self.goaway_sent is not None and stream_id > self.goaway_sent.last_stream_id:
             return None
         # RFC 9113 §5.1.2 [concurrency-exceeded]: from the start, though the client may not have
-        # read our SETTINGS yet; it can try a refused stream again (§8.7).
+        # read our SETTINGS yet; it can try a refused stream again. §8.7 [refused-unprocessed]:
+        # nobody has seen it. §5.1.2 [concurrency-counted], [concurrency-lowered]
         if len(self.streams) >= self.local_settings.announced(SettingId.MAX_CONCURRENT_STREAMS):
             raise PeerError(ErrorCode.REFUSED_STREAM, "too many streams at once", stream_id)
         stream = Stream(may_send_content=False)
@@ -925,6 +939,7 @@ class Connection:
         stream.receive(RECV_RESET)
         self._note_reset(frame.stream_id, by_us=False)
         self._close_stream(stream)
+        # RFC 9113 §8.1 [early-response]: what came before, a whole response say, is reported.
         events.append(ev.StreamReset(frame.stream_id, frame.error_code, True))
 
     def _on_settings(self, frame: SettingsFrame, now: float, events: list[Event]) -> None:
@@ -943,7 +958,7 @@ class Connection:
                 window = value
             elif identifier == SettingId.HEADER_TABLE_SIZE:
                 self._encoder.set_table_size(value)
-        # RFC 9113 §6.5.3 [settings-ack]
+        # RFC 9113 §6.5.3 [settings-ack], §3.4 [preface-acknowledged]
         self._answer(_SETTINGS_ACK, self._control)
         events.append(ev.SettingsReceived(dict(changes)))
 
@@ -1042,6 +1057,7 @@ class Connection:
 
         It passes on a stream that we reset: it may have left before our RST_STREAM arrived.
         """
+        # RFC 9113 §5.1 [closed-no-timers]: however late it is.
         self._check_not_idle(name, stream_id)
         # RFC 9113 §6.8 [goaway-ignores-new]: however many streams these are.
         goaway = self.goaway_sent

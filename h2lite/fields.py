@@ -100,6 +100,7 @@ class FieldDecoder:
         try:
             return [(name, value) for name, value in self._decoder.decode(block, raw=True)]
         except OversizedHeaderListError:
+            # RFC 9113 §10.5.1 [field-section-bounded], §4.3 [decoding-refused]
             raise PeerError(
                 ErrorCode.ENHANCE_YOUR_CALM,
                 f"field section over {FIELD_SECTION_OCTETS_MAX} octets",
@@ -197,7 +198,7 @@ def _authority_fault(authority: bytes, fields: Fields) -> str | None:
     ):
         return f":authority of {authority!r}"
     for name, value in fields:
-        # RFC 9113 §8.3.1 [host-differs], [host-differs-sent]
+        # RFC 9113 §8.3.1 [host-differs], [host-differs-sent], [host-not-used]
         if name == b"host" and value.lower() != authority.lower():
             return f"host {value!r} differs from :authority {authority!r}"
     return None

@@ -97,7 +97,7 @@ def state_of(core: Connection) -> tuple[object, ...]:
 # -- the preface ---------------------------------------------------------------------------
 
 
-@pytest.mark.rfc("preface-sent", "push-off")
+@pytest.mark.rfc("preface-sent", "push-off", "prior-knowledge")
 def test_a_client_begins_with_the_preface_settings_and_its_window():
     octets = Connection(client=True).data_to_send(0.0)
 
@@ -201,7 +201,7 @@ def test_a_peer_that_begins_otherwise_is_told_and_heard_no_more(client, feed):
     assert core.closed
 
 
-@pytest.mark.rfc("preface-invalid")
+@pytest.mark.rfc("preface-invalid", "prior-knowledge")
 def test_a_client_that_speaks_http_1_is_told_with_goaway(feed):
     server = Connection(client=False)
 
@@ -668,7 +668,7 @@ def test_frames_that_were_under_way_to_a_closed_stream_are_no_fault(feed):
     assert (events, sent(client), client.closed) == ([], [], False)
 
 
-@pytest.mark.rfc("initial-window-adjusts")
+@pytest.mark.rfc("initial-window-adjusts", "window-negative")
 def test_a_changed_initial_window_moves_the_open_streams_below_zero_too(feed):
     client = begun(client=True)
     stream, other = requested(client, True, True)
@@ -876,6 +876,7 @@ def test_a_ping_value_has_8_octets(value):
 # -- RST_STREAM ----------------------------------------------------------------------------
 
 
+@pytest.mark.rfc("reset-last")
 def test_a_reset_drops_what_waits_on_its_stream_alone(feed):
     client = begun(client=True, peer={SettingId.INITIAL_WINDOW_SIZE: 3})
     stream, other = requested(client, True, True)
@@ -894,6 +895,7 @@ def test_a_reset_drops_what_waits_on_its_stream_alone(feed):
     assert sent(client) == []
 
 
+@pytest.mark.rfc("reset-last")
 def test_a_stream_may_be_reset_while_its_content_waits_for_the_connections_window(feed):
     client = begun(client=True, peer={SettingId.INITIAL_WINDOW_SIZE: 2**20})
     stream, other = requested(client, True, True)
@@ -910,6 +912,7 @@ def test_a_stream_may_be_reset_while_its_content_waits_for_the_connections_windo
     assert not client._round
 
 
+@pytest.mark.rfc("reset-received")
 def test_the_peers_reset_ends_the_stream_and_drops_what_waits(feed):
     client = begun(client=True)
     stream, other = requested(client, True, True)
@@ -923,6 +926,7 @@ def test_the_peers_reset_ends_the_stream_and_drops_what_waits(feed):
     assert (stream.state, list(client.streams)) == (CLOSED, [3])
 
 
+@pytest.mark.rfc("reset-received")
 def test_the_peers_reset_withdraws_a_response_that_has_not_left(feed):
     server = asked(1)
     server.send_response(server.streams[1], OK)
@@ -1013,7 +1017,7 @@ def test_after_a_goaway_no_request_is_taken_and_none_that_waits_leaves(feed):
     assert (waiting.stream_id, waiting.state) == (0, IDLE)
 
 
-@pytest.mark.rfc("goaway-not-raised")
+@pytest.mark.rfc("goaway-not-raised", "goaway-last-stream", "goaway-again")
 def test_our_goaway_names_the_last_stream_taken_and_is_never_raised(feed):
     server = asked(1, 3)
 
@@ -1512,9 +1516,32 @@ def test_a_peer_that_provokes_answers_without_reading_them_must_go(provocation):
     assert sent(server)[-1].error_code == ErrorCode.ENHANCE_YOUR_CALM
 
 
+@pytest.mark.rfc("answers-bounded")
+@pytest.mark.parametrize("wrong", ["malformed", "refused", "on a closed stream"])
+def test_a_peer_that_provokes_resets_without_reading_them_must_go(wrong):
+    settings = {SettingId.MAX_CONCURRENT_STREAMS: 0} if wrong == "refused" else None
+    server = begun(client=False, settings=settings)
+    request = block(OK if wrong == "malformed" else POST)
+    for number in range(ANSWERS_QUEUED_MAX + 1):
+        assert not server.closed
+        octets = wire(HeadersFrame(2 * number + 1, request))
+        if wrong == "on a closed stream":
+            octets += wire(RstStreamFrame(2 * number + 1, 8), DataFrame(2 * number + 1, b""))
+        events = pair.feed(server, octets)
+
+    assert [(type(event), event.error_code) for event in events[-1:]] == [
+        (ev.ConnectionFailed, ErrorCode.ENHANCE_YOUR_CALM)
+    ]
+    *resets, goaway = sent(server)
+    assert len(resets) == ANSWERS_QUEUED_MAX
+    assert {type(frame) for frame in resets} == {RstStreamFrame}
+    assert goaway.error_code == ErrorCode.ENHANCE_YOUR_CALM
+
+
 # -- mistakes of the caller ----------------------------------------------------------------
 
 
+@pytest.mark.rfc("malformed-not-sent")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -1536,6 +1563,7 @@ def test_a_malformed_request_is_refused_and_nothing_changes(fields):
     assert (state_of(client), sent(client)) == (before, [])
 
 
+@pytest.mark.rfc("malformed-not-sent")
 @pytest.mark.parametrize("fields", [GET, OK[1:], [(b":status", b"101")], [*OK, (b"te", b"gzip")]])
 def test_a_malformed_response_is_refused_and_nothing_changes(fields):
     server = asked(1)
@@ -1547,6 +1575,7 @@ def test_a_malformed_response_is_refused_and_nothing_changes(fields):
     assert (state_of(server), sent(server)) == (before, [])
 
 
+@pytest.mark.rfc("malformed-not-sent")
 def test_malformed_trailers_are_refused_and_nothing_changes():
     client = begun(client=True)
     (stream,) = requested(client, True)
@@ -1568,6 +1597,7 @@ def test_a_server_opens_no_streams():
     assert sent(server) == []
 
 
+@pytest.mark.rfc("half-closed-local-sends", "data-sent-open")
 def test_nothing_is_taken_behind_the_end_of_a_stream():
     client = begun(client=True)
     (stream,) = requested(client, False)
@@ -1590,6 +1620,7 @@ def test_nothing_is_taken_behind_the_end_of_a_stream():
     assert sent(server) == [HeadersFrame(1, block(OK), end_stream=True)]
 
 
+@pytest.mark.rfc("reset-last", "reset-received")
 def test_a_stream_that_was_reset_takes_nothing(feed):
     server = asked(1, 3)
     one, three = server.streams[1], server.streams[3]
@@ -1620,6 +1651,7 @@ def test_no_more_can_be_consumed_than_is_unread(octets, feed):
     assert (server._unread, server.streams[1].receive_window.owed) == (3, 0)
 
 
+@pytest.mark.rfc("frame-size-minimum")
 @pytest.mark.parametrize(
     "settings",
     [
