@@ -361,6 +361,7 @@ class Connection:
         fields = [*fields]
         # RFC 9113 §8.3 [malformed-not-sent]
         _refuse(trailers_fault(fields))
+        self._check_section_size(fields)
         stream.queue(b"", True)
         stream.trailers = fields
         self._queue_end_or_data(stream)

@@ -910,6 +910,22 @@ def test_a_section_that_the_peer_will_not_take_is_refused_to_the_caller():
         assert client.has_output is not refused
 
 
+@pytest.mark.rfc("header-list-size-kept")
+def test_trailers_and_responses_that_the_peer_will_not_take_are_refused_too():
+    long = (b"long", b"x" * 300)
+    server = begun(client=False, peer={SettingId.MAX_HEADER_LIST_SIZE: 200})
+    feed(server, HeadersFrame(1, block(POST)))
+    stream = server.streams[1]
+    with pytest.raises(LocalProtocolError):
+        server.send_response(stream, [*OK, long])
+    server.send_response(stream, OK)
+    with pytest.raises(LocalProtocolError):
+        server.send_trailers(stream, [*TRAILERS, long])
+    server.send_trailers(stream, TRAILERS)
+
+    assert [frame.end_stream for frame in sent(server)] == [False, True]
+
+
 def test_fields_are_those_of_the_call():
     client = begun(client=True)
     fields = list(GET)
