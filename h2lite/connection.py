@@ -77,7 +77,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .events import Event, Fields
-    from .frames import Frame, Octets
+    from .frames import Frame, Octets, Priority
 
 STREAM_WINDOW = 2**20  # octets one unread stream may hold
 CONNECTION_WINDOW = 2**22  # octets in flight for all streams: 4 MiB is 320 Mbit/s at 100 ms
@@ -116,6 +116,7 @@ class Connection:
         "_next_stream_id",
         "_last_peer_stream_id",
         "_resets",
+        "_forgotten",
         "_skips",
         "_active_at",
         "_encoder",
@@ -153,6 +154,7 @@ class Connection:
         self._next_stream_id = 1 if client else 2
         self._last_peer_stream_id = 0
         self._resets: dict[int, bool] = {}  # stream -> whether it was we who reset it
+        self._forgotten = 0  # the highest stream that we reset and no longer remember
         self._skips: list[range] = []  # stream identifiers the client can never use again
         self._active_at: float | None = None  # when an octet last came, at first: left
 
@@ -161,6 +163,7 @@ class Connection:
         self._block: HeadersFrame | None = None  # whose CONTINUATIONs are still coming
         self._fragments: list[Octets] = []
 
+        # RFC 9113 §6.9.2 [initial-window-default]
         self._send_window = SendWindow(_INITIAL_WINDOW)
         self._receive_window = ReceiveWindow(CONNECTION_WINDOW)
         self._unread = 0  # octets reported in DataReceived and not yet consumed
@@ -198,10 +201,10 @@ class Connection:
         else:
             announced[SettingId.MAX_CONCURRENT_STREAMS] = CONCURRENT_STREAMS_MAX
         announced.update(settings)
-        if announced.get(SettingId.ENABLE_PUSH):
-            raise UsageError("push is not offered: ENABLE_PUSH stays 0")
+        _check_no_push(announced)
         frame = SettingsFrame(tuple(announced.items()))
         self.local_settings.sent(frame.settings)
+        # RFC 9113 §3.3 [prior-knowledge]: the same octets with TLS and without.
         return (
             (CLIENT_PREFACE if self.client else b"")
             + frame.encode()
@@ -296,6 +299,7 @@ class Connection:
         if not self.takes_requests:
             raise UsageError("the connection takes no new requests")
         fields = [*fields]  # the caller may use its list again before this one has left
+        # RFC 9113 §8.3 [malformed-not-sent]
         _refuse(request_fault(fields))
         if (b":method", b"CONNECT") in fields:
             # RFC 9113 §8.5 [connect-tunnel]
@@ -317,6 +321,7 @@ class Connection:
         if self.client or stream.may_send_content or stream.state in (CLOSED, HALF_CLOSED_LOCAL):
             raise UsageError(f"stream {stream.stream_id} takes no response any more")
         fields = [*fields]
+        # RFC 9113 §8.3 [malformed-not-sent]
         _refuse(response_fault(fields))
         self._check_section_size(fields)
         status = int(fields[0][1])
@@ -355,7 +360,9 @@ class Connection:
         """Queue the trailer section that ends the stream, behind its content."""
         self._check_open_for_sending()
         fields = [*fields]
+        # RFC 9113 §8.3 [malformed-not-sent]
         _refuse(trailers_fault(fields))
+        self._check_section_size(fields)
         stream.queue(b"", True)
         stream.trailers = fields
         self._queue_end_or_data(stream)
@@ -382,7 +389,9 @@ class Connection:
     def reset_stream(self, stream: Stream, error_code: int = ErrorCode.CANCEL) -> None:
         """End a stream at once; what it had queued is dropped.  A closed stream stays closed.
 
-        A request that has not left yet is withdrawn without a trace.  Source: RFC 9113 §5.4.2.
+        A request that has not left yet is withdrawn without a trace.  A server that gives
+        REFUSED_STREAM promises that nobody has acted on the request: the client may send it
+        again.  Source: RFC 9113 §5.4.2, §8.7.
         """
         if stream.state == CLOSED:
             return
@@ -403,6 +412,7 @@ class Connection:
         closed connection; nothing is changed then.
         """
         self._check_open_for_sending()
+        _check_no_push(settings)
         frame = SettingsFrame(tuple(settings.items()))
         before = self._receive_limits()
         self.local_settings.sent(frame.settings)
@@ -474,6 +484,7 @@ class Connection:
             raise UsageError(f"debug_data of {len(debug_data)} octets does not fit a frame")
         if self.closed:
             return
+        # RFC 9113 §6.8 [goaway-last-stream], [goaway-again], §8.7 [goaway-covers-processed]
         last = self._last_peer_stream_id
         if self.goaway_sent is not None:
             # RFC 9113 §6.8 [goaway-not-raised]
@@ -488,11 +499,15 @@ class Connection:
     @property
     def takes_requests(self) -> bool:
         """A new request could still leave on this connection, now or when a stream ends."""
+        return self._opens_more_than(len(self._openers))
+
+    def _opens_more_than(self, streams: int) -> bool:
+        # RFC 9113 §6.8 [goaway-opens-nothing], §5.1.1 [stream-ids-exhausted]
         return not (
             self.closed
             or self.goaway_sent
             or self.goaway_received
-            or self._next_stream_id > MAX_STREAM_ID
+            or self._next_stream_id + 2 * streams > MAX_STREAM_ID
         )
 
     # -- octets out ------------------------------------------------------------------------
@@ -596,6 +611,7 @@ class Connection:
 
     def _open(self, parts: list[Octets], stream: Stream, fields: Fields) -> int:
         """Take the next stream identifier for a request and frame its header section."""
+        # RFC 9113 §5.1.1 [stream-ids-odd-rising]
         self._put_in_use(stream, self._next_stream_id)
         self._next_stream_id += 2
         # Content that was announced may have turned out to be none by now.
@@ -606,9 +622,9 @@ class Connection:
         return octets
 
     def _may_open(self) -> bool:
-        # RFC 9113 §5.1.2 [concurrency-kept]
+        # RFC 9113 §5.1.2 [concurrency-kept], [concurrency-counted], §6.5.2 [concurrency-zero]
         limit = self.peer_settings[SettingId.MAX_CONCURRENT_STREAMS]
-        return len(self.streams) < limit and self.takes_requests
+        return len(self.streams) < limit and self._opens_more_than(0)
 
     def _frame_section(
         self, parts: list[Octets], stream: Stream, fields: Fields | None, end_stream: bool
@@ -657,7 +673,8 @@ class Connection:
         frame_max = min(self.peer_settings[SettingId.MAX_FRAME_SIZE], DATA_FRAME_OCTETS_MAX)
         while self._round and room > FRAME_HEADER_SIZE and self._send_window.size > 0:
             stream = self._round.popleft()
-            # RFC 9113 §6.9.1 [window-kept]
+            # RFC 9113 §6.9.1 [window-kept], §6.9.2 [window-negative]
+            # RFC 9113 §10.5 [data-framed-late]: no more than there is room for.
             allowed = min(
                 stream.send_window.size,
                 self._send_window.size,
@@ -713,6 +730,7 @@ class Connection:
             self.stop_request(stream)
 
     def _close_stream(self, stream: Stream) -> None:
+        # RFC 9113 §5.4.2 [reset-last], §6.4 [reset-received]
         stream.drop()
         self.streams.pop(stream.stream_id, None)
 
@@ -735,6 +753,7 @@ class Connection:
     def _refuse_frame(self, error: PeerError, events: list[Event]) -> bool:
         """Answer a fault with RST_STREAM or GOAWAY; True when the connection is over."""
         stream_id = error.stream_id
+        # RFC 9113 §5.4 [one-error]: a stream is closed by its first.
         # RFC 9113 §5.1 [closed-nothing-sent]: but for the codes that say a stream is closed.
         if self._is_closed(stream_id) and error.error_code not in _CODES_FOR_CLOSED:
             return False
@@ -747,6 +766,7 @@ class Connection:
             except PeerError as flood:
                 error = flood
         # RFC 9113 §5.4.1 [connection-error]
+        # RFC 9113 §6.8 [goaway-debug-data]
         text = error.message.encode("ascii", "replace")[:DEBUG_DATA_OCTETS_MAX]
         self.goaway(error.error_code, text)
         self.closed = True
@@ -767,7 +787,7 @@ class Connection:
 
     def _on_data(self, frame: DataFrame, now: float, events: list[Event]) -> None:
         octets = frame.flow_controlled_length
-        # RFC 9113 §6.9 [data-always-counted]
+        # RFC 9113 §6.9 [data-always-counted], [only-data-counted], §5.4 [connection-error-first]
         self._receive_window.receive(octets)
         stream = self.streams.get(frame.stream_id)
         size = len(frame.data)
@@ -827,7 +847,8 @@ class Connection:
             self._on_field_block(block, b"".join(fragments), events)
 
     def _on_field_block(self, frame: HeadersFrame, block: bytes, events: list[Event]) -> None:
-        # RFC 9113 §4.3 [always-decoded]: before anything else can refuse the frame.
+        # RFC 9113 §4.3 [always-decoded], §5.4 [connection-error-first]: before anything else can
+        # refuse the frame.
         fields = self._decoder.decode(block)
         stream_id, end_stream = frame.stream_id, frame.end_stream
         stream = self.streams.get(stream_id)
@@ -839,6 +860,8 @@ class Connection:
             stream = self._accept(stream_id)
             if stream is None:
                 return
+        if frame.priority is not None:
+            _refuse_self_dependency(frame.priority, stream_id)
         stream.receive(RECV_HEADERS)
         if stream.final_received:
             self._on_trailers(stream, fields, end_stream, events)
@@ -859,10 +882,10 @@ class Connection:
         self._last_peer_stream_id = stream_id
         # RFC 9113 §6.8 [goaway-ignores-new]: this frame and all that follow on that stream.
         if self.goaway_sent is not None and stream_id > self.goaway_sent.last_stream_id:
-            self._note_reset(stream_id, by_us=True)
             return None
         # RFC 9113 §5.1.2 [concurrency-exceeded]: from the start, though the client may not have
-        # read our SETTINGS yet; it can try a refused stream again (§8.7).
+        # read our SETTINGS yet; it can try a refused stream again. §8.7 [refused-unprocessed]:
+        # nobody has seen it. §5.1.2 [concurrency-counted], [concurrency-lowered]
         if len(self.streams) >= self.local_settings.announced(SettingId.MAX_CONCURRENT_STREAMS):
             raise PeerError(ErrorCode.REFUSED_STREAM, "too many streams at once", stream_id)
         stream = Stream(may_send_content=False)
@@ -927,17 +950,20 @@ class Connection:
 
     def _on_priority(self, frame: PriorityFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §5.3.2 [priority-ignored]: read and checked by its decode, used for nothing.
-        pass
+        # RFC 9113 §6.3 [priority-any-state]: so it does not matter whether the stream is open.
+        _refuse_self_dependency(frame.priority, frame.stream_id)
 
     def _on_rst_stream(self, frame: RstStreamFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §6.4 [rst-stream-idle]
         self._check_not_idle("RST_STREAM", frame.stream_id)
         stream = self.streams.get(frame.stream_id)
+        # RFC 9113 §5.4.2 [reset-not-answered]: not even where the stream is closed already.
         if stream is None:
             return
         stream.receive(RECV_RESET)
         self._note_reset(frame.stream_id, by_us=False)
         self._close_stream(stream)
+        # RFC 9113 §8.1 [early-response]: what came before, a whole response say, is reported.
         events.append(ev.StreamReset(frame.stream_id, frame.error_code, True))
 
     def _on_settings(self, frame: SettingsFrame, now: float, events: list[Event]) -> None:
@@ -956,7 +982,7 @@ class Connection:
                 window = value
             elif identifier == SettingId.HEADER_TABLE_SIZE:
                 self._encoder.set_table_size(value)
-        # RFC 9113 §6.5.3 [settings-ack]
+        # RFC 9113 §6.5.3 [settings-ack], §3.4 [preface-acknowledged]
         self._answer(_SETTINGS_ACK, self._control)
         events.append(ev.SettingsReceived(dict(changes)))
 
@@ -1055,8 +1081,14 @@ class Connection:
 
         It passes on a stream that we reset: it may have left before our RST_STREAM arrived.
         """
+        # RFC 9113 §5.1 [closed-no-timers]: however late it is.
         self._check_not_idle(name, stream_id)
+        # RFC 9113 §6.8 [goaway-ignores-new]: however many streams these are.
+        goaway = self.goaway_sent
+        if goaway is not None and not self.client and stream_id > goaway.last_stream_id:
+            return
         reset_by_us = self._resets.get(stream_id)
+        # RFC 9113 §5.4.2 [reset-once]
         if reset_by_us:
             return
         # RFC 9113 §5.1.1 [stream-id-lower]
@@ -1064,6 +1096,9 @@ class Connection:
             raise PeerError(
                 ErrorCode.PROTOCOL_ERROR, f"{name} on stream {stream_id}, which was passed over"
             )
+        # RFC 9113 §5.1 [closed-minimal]: where it may be one we reset, nobody is accused.
+        if reset_by_us is None and stream_id <= self._forgotten:
+            return
         # RFC 9113 §6.1 [data-closed], §5.1 [closed-by-reset]: the stream's business. §5.1
         # [closed-by-end]: HEADERS after END_STREAM would use the stream a second time.
         reach = 0 if name == "HEADERS" and reset_by_us is None else stream_id
@@ -1071,7 +1106,9 @@ class Connection:
 
     def _note_reset(self, stream_id: int, by_us: bool) -> None:
         if len(self._resets) >= RESETS_REMEMBERED_MAX:
-            del self._resets[next(iter(self._resets))]
+            oldest = next(iter(self._resets))
+            if self._resets.pop(oldest):
+                self._forgotten = max(self._forgotten, oldest)
         self._resets[stream_id] = by_us
 
     def _note_skipped(self, stream_id: int) -> None:
@@ -1081,7 +1118,7 @@ class Connection:
         self._skips.append(range(self._last_peer_stream_id + 1, stream_id))
 
     def _check_not_idle(self, name: str, stream_id: int) -> None:
-        # RFC 9113 §5.1 [idle-frames]
+        # RFC 9113 §5.1 [idle-frames], [unpermitted-frames]
         if self._is_idle(stream_id):
             raise PeerError(ErrorCode.PROTOCOL_ERROR, f"{name} on idle stream {stream_id}")
 
@@ -1121,9 +1158,23 @@ _HANDLERS: dict[type[Frame], Callable[[Connection, Any, float, list[Event]], Non
 }
 
 
+def _check_no_push(settings: dict[int, int]) -> None:
+    # RFC 9113 §6.5.2 [enable-push-zero]: from a client, 1 would invite what ends the connection.
+    if settings.get(SettingId.ENABLE_PUSH):
+        raise UsageError("push is not offered: ENABLE_PUSH stays 0")
+
+
 def _refuse(fault: str | None) -> None:
     if fault:
         raise LocalProtocolError(fault)
+
+
+def _refuse_self_dependency(priority: Priority, stream_id: int) -> None:
+    # RFC 7540 §5.3.1 [self-dependency]
+    if priority.stream_dependency == stream_id:
+        raise PeerError(
+            ErrorCode.PROTOCOL_ERROR, f"stream {stream_id} depends on itself", stream_id
+        )
 
 
 def _refuse_message(fault: str | None, stream_id: int) -> None:

@@ -30,6 +30,10 @@ _NEVER_INDEXED = frozenset((b"authorization", b"proxy-authorization"))
 _NAME_OCTETS = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz"
 _TOKEN_OCTETS = _NAME_OCTETS + b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _VALUE_FORBIDDEN = bytes([*range(9), *range(10, 32), 127])
+# RFC 3986 §3.1 (scheme), and of §3.2 and §3.3 what would end an authority or a path too early.
+_SCHEME_OCTETS = b"+-.0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_AUTHORITY_FORBIDDEN = b" \t/?#"
+_PATH_FORBIDDEN = b" \t#"
 
 _CONNECTION_SPECIFIC = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
@@ -101,6 +105,7 @@ class FieldDecoder:
         try:
             return [(name, value) for name, value in self._decoder.decode(block, raw=True)]
         except OversizedHeaderListError:
+            # RFC 9113 §10.5.1 [field-section-bounded], §4.3 [decoding-refused]
             raise PeerError(
                 ErrorCode.ENHANCE_YOUR_CALM,
                 f"field section over {FIELD_SECTION_OCTETS_MAX} octets",
@@ -182,16 +187,25 @@ def request_fault(fields: Fields) -> str | None:
             return fault
     if method == b"CONNECT":
         # RFC 9113 §8.5 [connect-pseudo]
-        if set(pseudo) != {b":method", b":authority"}:
+        if authority is None or len(pseudo) != 2:
             return "CONNECT takes :method and :authority alone"
+        host, _, port = authority.rpartition(b":")
+        if not host or not port.isdigit():
+            return f":authority of {authority!r} for CONNECT, want host:port"
         return None
-    if not pseudo.get(b":scheme"):
+    scheme = pseudo.get(b":scheme")
+    if not scheme:
         return ":scheme is missing or empty"
     path = pseudo.get(b":path")
     if not path:
         return ":path is missing or empty"
+    # RFC 9113 §8.3.1 [request-values]
+    if not scheme[:1].isalpha() or scheme.translate(None, _SCHEME_OCTETS):
+        return f":scheme of {scheme!r}"
+    if len(path.translate(None, _PATH_FORBIDDEN)) != len(path):
+        return f":path of {path!r}"
     # RFC 9113 §8.3.1 [path-form]
-    if pseudo[b":scheme"] in (b"http", b"https") and path[:1] != b"/" and (
+    if scheme.lower() in (b"http", b"https") and path[:1] != b"/" and (
         (method, path) != (b"OPTIONS", b"*")
     ):
         return f":path of {path!r}"
@@ -199,11 +213,15 @@ def request_fault(fields: Fields) -> str | None:
 
 
 def _authority_fault(authority: bytes, fields: Fields) -> str | None:
-    # RFC 9113 §8.3.1 [authority-no-userinfo]
-    if not authority or b"@" in authority:
+    # RFC 9113 §8.3.1 [authority-no-userinfo], [authority-not-empty], [request-values]
+    if (
+        not authority
+        or b"@" in authority
+        or len(authority.translate(None, _AUTHORITY_FORBIDDEN)) != len(authority)
+    ):
         return f":authority of {authority!r}"
     for name, value in fields:
-        # RFC 9113 §8.3.1 [host-differs]
+        # RFC 9113 §8.3.1 [host-differs], [host-differs-sent], [host-not-used]
         if name == b"host" and value.lower() != authority.lower():
             return f"host {value!r} differs from :authority {authority!r}"
     return None

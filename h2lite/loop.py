@@ -225,6 +225,7 @@ class Link(Source):
 
     def _receive(self, now: float) -> list[Value]:
         """One recv, and what TLS has already decrypted beyond it."""
+        # RFC 9113 §5.2.2 [read-promptly]: nothing here asks who consumes, or what can be sent.
         events: list[Value] = []
         while True:
             try:
@@ -278,6 +279,7 @@ class Link(Source):
 
         Closing at once could reset the connection, and take the GOAWAY with it.
         """
+        # RFC 9113 §5.4.1 [connection-error-closes]
         if not self._finishing and not self.ended:
             self._finishing = True
             self.loop.touch(self)

@@ -30,7 +30,7 @@ class SettingId:
 
 SETTING_NAMES = {key: name for name, key in vars(SettingId).items() if name.isupper()}
 
-# RFC 9113 §6.5.2 [settings-initial-values]
+# RFC 9113 §6.5.2 [settings-initial-values], §6.5 [settings-supported]
 INITIAL_VALUES = {
     SettingId.HEADER_TABLE_SIZE: 4096,
     SettingId.ENABLE_PUSH: 1,
@@ -126,6 +126,7 @@ class LocalSettings:
             # RFC 9113 §6.5.1: 16 and 32 bits.
             if not 0 <= identifier < 2**16 or not 0 <= value < 2**32:
                 raise UsageError(f"setting {identifier}={value} does not fit its frame")
+            # RFC 9113 §4.2 [frame-size-minimum]
             try:
                 check_setting(identifier, value, self._of_server)
             except PeerError as error:

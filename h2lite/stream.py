@@ -140,6 +140,7 @@ class Stream:
 
     def send(self, signal: int) -> None:
         """We do `signal`.  Raises UsageError where §5.1 does not allow it."""
+        # RFC 9113 §5.1 [half-closed-local-sends], §6.1 [data-sent-open]
         state = TRANSITIONS.get((self.state, signal))
         if state is None:
             raise UsageError(

@@ -97,7 +97,7 @@ def state_of(core: Connection) -> tuple[object, ...]:
 # -- the preface ---------------------------------------------------------------------------
 
 
-@pytest.mark.rfc("preface-sent", "push-off")
+@pytest.mark.rfc("preface-sent", "push-off", "prior-knowledge")
 def test_a_client_begins_with_the_preface_settings_and_its_window():
     octets = Connection(client=True).data_to_send(0.0)
 
@@ -201,7 +201,7 @@ def test_a_peer_that_begins_otherwise_is_told_and_heard_no_more(client, feed):
     assert core.closed
 
 
-@pytest.mark.rfc("preface-invalid")
+@pytest.mark.rfc("preface-invalid", "prior-knowledge")
 def test_a_client_that_speaks_http_1_is_told_with_goaway(feed):
     server = Connection(client=False)
 
@@ -319,6 +319,7 @@ def test_an_end_that_comes_while_content_waits_is_its_last_frames_flag():
     assert sent(client) == [DataFrame(1, b"abc", end_stream=True)]
 
 
+@pytest.mark.rfc("stream-ids-odd-rising")
 def test_requests_leave_in_their_order_with_odd_identifiers(exchange):
     client, server = connected()
     paths = [[*GET[:3], (b":path", b"/%d" % n)] for n in range(3)]
@@ -332,6 +333,7 @@ def test_requests_leave_in_their_order_with_odd_identifiers(exchange):
     assert [stream.stream_id for stream in streams] == [1, 3, 5]
 
 
+@pytest.mark.rfc("stream-ids-exhausted")
 def test_the_last_identifier_is_used_and_none_after_it():
     client = begun(client=True)
     client._next_stream_id = 2**31 - 1  # two thousand million requests later
@@ -342,6 +344,37 @@ def test_the_last_identifier_is_used_and_none_after_it():
     assert not client.takes_requests
     with pytest.raises(UsageError):
         client.send_request(GET)
+
+
+@pytest.mark.rfc("stream-ids-exhausted")
+def test_no_more_requests_are_taken_than_identifiers_are_left():
+    client = begun(client=True)
+    client._next_stream_id = 2**31 - 3
+
+    for _ in range(2):
+        assert client.takes_requests
+        client.send_request(GET)
+    assert not client.takes_requests
+    with pytest.raises(UsageError):
+        client.send_request(GET)
+
+    assert [frame.stream_id for frame in sent(client)] == [2**31 - 3, 2**31 - 1]
+
+
+@pytest.mark.rfc("client-stream-odd")
+def test_a_server_takes_the_last_identifier_and_refuses_every_one_after_it(feed):
+    server = begun(client=False)
+    last = 2**31 - 1
+
+    assert feed(server, open_request(last, True)) == [ev.RequestReceived(last, POST, True)]
+    server.send_response(server.streams[last], OK, end_stream=True)
+    assert [frame.stream_id for frame in sent(server)] == [last]
+
+    events = feed(server, open_request(1, True))
+    assert [(type(event), event.error_code) for event in events] == [
+        (ev.ConnectionFailed, ErrorCode.PROTOCOL_ERROR)
+    ]
+    assert [frame.last_stream_id for frame in sent(server)] == [last]
 
 
 # -- field blocks --------------------------------------------------------------------------
@@ -635,7 +668,7 @@ def test_frames_that_were_under_way_to_a_closed_stream_are_no_fault(feed):
     assert (events, sent(client), client.closed) == ([], [], False)
 
 
-@pytest.mark.rfc("initial-window-adjusts")
+@pytest.mark.rfc("initial-window-adjusts", "window-negative")
 def test_a_changed_initial_window_moves_the_open_streams_below_zero_too(feed):
     client = begun(client=True)
     stream, other = requested(client, True, True)
@@ -843,6 +876,7 @@ def test_a_ping_value_has_8_octets(value):
 # -- RST_STREAM ----------------------------------------------------------------------------
 
 
+@pytest.mark.rfc("reset-last")
 def test_a_reset_drops_what_waits_on_its_stream_alone(feed):
     client = begun(client=True, peer={SettingId.INITIAL_WINDOW_SIZE: 3})
     stream, other = requested(client, True, True)
@@ -861,6 +895,7 @@ def test_a_reset_drops_what_waits_on_its_stream_alone(feed):
     assert sent(client) == []
 
 
+@pytest.mark.rfc("reset-last")
 def test_a_stream_may_be_reset_while_its_content_waits_for_the_connections_window(feed):
     client = begun(client=True, peer={SettingId.INITIAL_WINDOW_SIZE: 2**20})
     stream, other = requested(client, True, True)
@@ -877,6 +912,7 @@ def test_a_stream_may_be_reset_while_its_content_waits_for_the_connections_windo
     assert not client._round
 
 
+@pytest.mark.rfc("reset-received")
 def test_the_peers_reset_ends_the_stream_and_drops_what_waits(feed):
     client = begun(client=True)
     stream, other = requested(client, True, True)
@@ -890,6 +926,7 @@ def test_the_peers_reset_ends_the_stream_and_drops_what_waits(feed):
     assert (stream.state, list(client.streams)) == (CLOSED, [3])
 
 
+@pytest.mark.rfc("reset-received")
 def test_the_peers_reset_withdraws_a_response_that_has_not_left(feed):
     server = asked(1)
     server.send_response(server.streams[1], OK)
@@ -965,6 +1002,7 @@ def test_a_second_goaway_lowers_the_limit_and_cannot_raise_it(feed):
     assert list(client.streams) == [1]
 
 
+@pytest.mark.rfc("goaway-opens-nothing")
 def test_after_a_goaway_no_request_is_taken_and_none_that_waits_leaves(feed):
     client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 1})
     requested(client, False)
@@ -979,7 +1017,7 @@ def test_after_a_goaway_no_request_is_taken_and_none_that_waits_leaves(feed):
     assert (waiting.stream_id, waiting.state) == (0, IDLE)
 
 
-@pytest.mark.rfc("goaway-not-raised")
+@pytest.mark.rfc("goaway-not-raised", "goaway-last-stream", "goaway-again")
 def test_our_goaway_names_the_last_stream_taken_and_is_never_raised(feed):
     server = asked(1, 3)
 
@@ -1011,6 +1049,7 @@ def test_requests_past_our_goaway_are_ignored_and_the_others_finish(feed):
     assert (server.closed, server.streams) == (False, {})
 
 
+@pytest.mark.rfc("goaway-opens-nothing")
 def test_a_client_that_said_goaway_asks_no_more():
     client = begun(client=True)
     client.send_request(GET)
@@ -1477,9 +1516,32 @@ def test_a_peer_that_provokes_answers_without_reading_them_must_go(provocation):
     assert sent(server)[-1].error_code == ErrorCode.ENHANCE_YOUR_CALM
 
 
+@pytest.mark.rfc("answers-bounded")
+@pytest.mark.parametrize("wrong", ["malformed", "refused", "on a closed stream"])
+def test_a_peer_that_provokes_resets_without_reading_them_must_go(wrong):
+    settings = {SettingId.MAX_CONCURRENT_STREAMS: 0} if wrong == "refused" else None
+    server = begun(client=False, settings=settings)
+    request = block(OK if wrong == "malformed" else POST)
+    for number in range(ANSWERS_QUEUED_MAX + 1):
+        assert not server.closed
+        octets = wire(HeadersFrame(2 * number + 1, request))
+        if wrong == "on a closed stream":
+            octets += wire(RstStreamFrame(2 * number + 1, 8), DataFrame(2 * number + 1, b""))
+        events = pair.feed(server, octets)
+
+    assert [(type(event), event.error_code) for event in events[-1:]] == [
+        (ev.ConnectionFailed, ErrorCode.ENHANCE_YOUR_CALM)
+    ]
+    *resets, goaway = sent(server)
+    assert len(resets) == ANSWERS_QUEUED_MAX
+    assert {type(frame) for frame in resets} == {RstStreamFrame}
+    assert goaway.error_code == ErrorCode.ENHANCE_YOUR_CALM
+
+
 # -- mistakes of the caller ----------------------------------------------------------------
 
 
+@pytest.mark.rfc("malformed-not-sent")
 @pytest.mark.parametrize(
     "fields",
     [
@@ -1501,6 +1563,7 @@ def test_a_malformed_request_is_refused_and_nothing_changes(fields):
     assert (state_of(client), sent(client)) == (before, [])
 
 
+@pytest.mark.rfc("malformed-not-sent")
 @pytest.mark.parametrize("fields", [GET, OK[1:], [(b":status", b"101")], [*OK, (b"te", b"gzip")]])
 def test_a_malformed_response_is_refused_and_nothing_changes(fields):
     server = asked(1)
@@ -1512,6 +1575,7 @@ def test_a_malformed_response_is_refused_and_nothing_changes(fields):
     assert (state_of(server), sent(server)) == (before, [])
 
 
+@pytest.mark.rfc("malformed-not-sent")
 def test_malformed_trailers_are_refused_and_nothing_changes():
     client = begun(client=True)
     (stream,) = requested(client, True)
@@ -1523,6 +1587,7 @@ def test_malformed_trailers_are_refused_and_nothing_changes():
     assert (state_of(client), sent(client)) == (before, [])
 
 
+@pytest.mark.rfc("stream-ids-odd-rising")
 def test_a_server_opens_no_streams():
     server = begun(client=False)
 
@@ -1532,6 +1597,7 @@ def test_a_server_opens_no_streams():
     assert sent(server) == []
 
 
+@pytest.mark.rfc("half-closed-local-sends", "data-sent-open")
 def test_nothing_is_taken_behind_the_end_of_a_stream():
     client = begun(client=True)
     (stream,) = requested(client, False)
@@ -1554,6 +1620,7 @@ def test_nothing_is_taken_behind_the_end_of_a_stream():
     assert sent(server) == [HeadersFrame(1, block(OK), end_stream=True)]
 
 
+@pytest.mark.rfc("reset-last", "reset-received")
 def test_a_stream_that_was_reset_takes_nothing(feed):
     server = asked(1, 3)
     one, three = server.streams[1], server.streams[3]
@@ -1584,6 +1651,7 @@ def test_no_more_can_be_consumed_than_is_unread(octets, feed):
     assert (server._unread, server.streams[1].receive_window.owed) == (3, 0)
 
 
+@pytest.mark.rfc("frame-size-minimum")
 @pytest.mark.parametrize(
     "settings",
     [

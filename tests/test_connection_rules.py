@@ -25,6 +25,8 @@ from h2lite.frames import (
     GoAwayFrame,
     HeadersFrame,
     PingFrame,
+    Priority,
+    PriorityFrame,
     RstStreamFrame,
     SettingsFrame,
     UnknownFrame,
@@ -106,6 +108,37 @@ def test_what_was_under_way_to_a_stream_we_reset_is_counted_and_discarded(cut):
     window = server._receive_window
     assert window.size + window.owed == window.limit
     assert_goes_on(server)
+
+
+@pytest.mark.rfc("closed-minimal")
+@pytest.mark.parametrize(
+    "late", [HeadersFrame(1, block(OK)), DataFrame(1, b"late")], ids=["HEADERS", "DATA"]
+)
+def test_however_many_requests_are_cancelled_at_once_their_late_responses_pass(late):
+    client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 1000})
+    for stream in requested(client, *[True] * (RESETS_REMEMBERED_MAX + 2)):
+        client.reset_stream(stream)
+    drain(client)
+
+    assert feed(client, late) == []
+    assert sent(client) == []
+    assert_goes_on(client)
+
+
+@pytest.mark.rfc("closed-by-end")
+def test_a_reset_that_was_forgotten_excuses_no_later_stream():
+    server = begun(client=False)
+    for stream_id in range(1, 2 * RESETS_REMEMBERED_MAX + 3, 2):
+        feed(server, HeadersFrame(stream_id, block(POST)))
+        server.reset_stream(server.streams[stream_id])
+    late = stream_id + 2
+    feed(server, HeadersFrame(late, block(GET), True))
+    server.send_response(server.streams[late], OK, end_stream=True)
+    drain(server)
+
+    events = feed(server, HeadersFrame(late, block(GET), True))
+
+    assert_over(server, events, ErrorCode.STREAM_CLOSED)
 
 
 @pytest.mark.rfc("data-closed", "closed-by-reset")
@@ -208,6 +241,389 @@ def test_all_frames_of_requests_past_our_goaway_are_ignored(frame):
     assert list(server.streams) == [1]
 
 
+@pytest.mark.rfc("goaway-ignores-new")
+@pytest.mark.parametrize(
+    "late", [HeadersFrame(3, block(TRAILERS), True), DataFrame(3, b"late")], ids=["HEADERS", "DATA"]
+)
+def test_however_many_requests_come_past_our_goaway_they_are_ignored(late):
+    server = asked(1)
+    server.goaway()
+    drain(server)
+    feed(server, *(HeadersFrame(2 * n + 3, block(POST)) for n in range(RESETS_REMEMBERED_MAX + 2)))
+
+    assert feed(server, late) == []
+    assert sent(server) == []
+    assert_goes_on(server)
+
+
+@pytest.mark.rfc("closed-no-timers")
+@pytest.mark.parametrize("now", [0.0, 1e9])
+@pytest.mark.parametrize("by_us", [True, False])
+def test_no_clock_decides_how_a_late_frame_is_taken(by_us, now):
+    server = asked(1)
+    if by_us:
+        server.reset_stream(server.streams[1])
+    else:
+        feed(server, RstStreamFrame(1, ErrorCode.CANCEL))
+    drain(server)
+
+    assert feed(server, DataFrame(1, b"late"), now=now) == []
+    assert sent(server) == ([] if by_us else [RstStreamFrame(1, ErrorCode.STREAM_CLOSED)])
+
+
+@pytest.mark.rfc("one-error")
+def test_one_error_is_reported_of_a_stream_and_one_of_the_connection():
+    server = asked(1, 3)
+    wrong = [
+        HeadersFrame(1, block(TRAILERS)),
+        HeadersFrame(1, block(OK), True),
+        DataFrame(1, bytes(16385)),
+        UnknownFrame(0x8, 0, 1, bytes(4)),
+        PriorityFrame(1, Priority(False, 1, 0)),
+    ]
+
+    events = feed(server, *wrong)
+    assert [(type(event), event.stream_id) for event in events] == [(ev.StreamReset, 1)]
+    assert sent(server) == [RstStreamFrame(1, ErrorCode.PROTOCOL_ERROR)]
+
+    events = feed(server, DataFrame(99, b""), SettingsFrame(((2, 2),)), *wrong)
+    assert_over(server, events, ErrorCode.PROTOCOL_ERROR)
+    assert [type(event) for event in events] == [ev.ConnectionFailed]
+
+
+@pytest.mark.rfc("connection-error-first")
+@pytest.mark.parametrize(
+    ("frame", "error_code"),
+    [
+        (HeadersFrame(1, b"\x80"), ErrorCode.COMPRESSION_ERROR),
+        (HeadersFrame(1, b"\x80", priority=Priority(False, 1, 0)), ErrorCode.COMPRESSION_ERROR),
+        (HeadersFrame(3, b"\x80"), ErrorCode.COMPRESSION_ERROR),
+        (HeadersFrame(5, block([*GET, (b"A", b"")])[:-1], True), ErrorCode.COMPRESSION_ERROR),
+        (DataFrame(1, b"octets", pad_length=3), ErrorCode.FLOW_CONTROL_ERROR),
+        (DataFrame(3, b"octets", pad_length=3), ErrorCode.FLOW_CONTROL_ERROR),
+    ],
+)
+def test_of_an_error_of_the_stream_and_one_of_the_connection_the_connections_is_answered(
+    frame, error_code
+):
+    server = begun(client=False, settings={SettingId.MAX_CONCURRENT_STREAMS: 2})
+    feed(server, HeadersFrame(1, block(POST), True), HeadersFrame(3, block(POST), True))
+    server.reset_stream(server.streams[3])
+    server.send_response(server.streams[1], OK)
+    drain(server)
+    server._receive_window.size = 9  # the peer has sent nearly all that it may
+
+    assert_over(server, feed(server, frame), error_code)
+
+
+@pytest.mark.rfc("refused-unprocessed", "goaway-covers-processed", "goaway-last-stream")
+def test_no_stream_that_was_handed_over_is_called_unprocessed():
+    server = begun(client=False, settings={SettingId.MAX_CONCURRENT_STREAMS: 2})
+
+    events = feed(server, *(HeadersFrame(at, block(POST)) for at in (1, 3, 5, 7)))
+    handed_over = [event.stream_id for event in events]
+    assert handed_over == [1, 3]
+    assert sent(server) == [RstStreamFrame(at, ErrorCode.REFUSED_STREAM) for at in (5, 7)]
+
+    server.goaway()
+    feed(server, HeadersFrame(9, block(POST)))
+    server.goaway(ErrorCode.INTERNAL_ERROR)
+    assert [frame.last_stream_id for frame in sent(server)] == [7, 7]
+
+
+@pytest.mark.rfc("early-response")
+@pytest.mark.parametrize("error_code", [ErrorCode.NO_ERROR, ErrorCode.CANCEL])
+def test_a_response_that_was_complete_before_the_reset_is_reported_whole(error_code):
+    client = begun(client=True, peer={SettingId.INITIAL_WINDOW_SIZE: 3})
+    (stream,) = requested(client, True)
+    client.send_data(stream, b"more than the server wants", end_stream=True)
+    drain(client)
+
+    events = feed(
+        client,
+        HeadersFrame(1, block(OK)),
+        DataFrame(1, b"enough", True),
+        RstStreamFrame(1, error_code),
+    )
+
+    assert events == [
+        ev.ResponseReceived(1, 200, OK, False),
+        ev.DataReceived(1, b"enough", True),
+        ev.StreamReset(1, error_code, True),
+    ]
+    client.data_consumed(1, 6)
+    feed(client, WindowUpdateFrame(1, 1000))
+    assert (sent(client), client.streams) == ([], {})
+
+
+@pytest.mark.rfc("early-response")
+def test_a_server_may_answer_whole_and_then_ask_for_no_more():
+    server = asked(1)
+    stream = server.streams[1]
+    server.send_response(stream, OK)
+    server.send_data(stream, b"enough", end_stream=True)
+    answer = sent(server)
+    server.reset_stream(stream, ErrorCode.NO_ERROR)
+
+    assert answer == [HeadersFrame(1, block(OK)), DataFrame(1, b"enough", True)]
+    assert sent(server) == [RstStreamFrame(1, ErrorCode.NO_ERROR)]
+    assert feed(server, DataFrame(1, b"what was under way", True)) == []
+    assert_goes_on(server)
+
+
+# -- flow control ----------------------------------------------------------------------------
+
+
+@pytest.mark.rfc("initial-window-default")
+@pytest.mark.parametrize("client", [True, False])
+def test_before_the_peers_settings_65535_octets_may_cross(client):
+    core = Connection(client)
+    if client:
+        stream = core.send_request(POST, end_stream=False)
+    else:
+        # The preface, and a SETTINGS frame that says nothing of windows.
+        feed(core, CLIENT_PREFACE, SettingsFrame(), HeadersFrame(1, block(POST)))
+        stream = core.streams[1]
+        core.send_response(stream, OK)
+    core.send_data(stream, bytes(70000))
+
+    frames = parse(drain(core).removeprefix(CLIENT_PREFACE))
+
+    assert sum(len(frame.data) for frame in frames if isinstance(frame, DataFrame)) == 65535
+    assert (stream.send_window.size, core._send_window.size) == (0, 0)
+
+
+@pytest.mark.rfc("initial-window-adjusts")
+def test_settings_leave_the_connections_window_alone():
+    client = begun(client=True, peer={SettingId.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    (stream,) = requested(client, True)
+    assert (stream.send_window.size, client._send_window.size) == (2**31 - 1, 65535)
+
+    client.send_data(stream, bytes(65536))
+    drain(client)
+    feed(client, SettingsFrame(((SettingId.INITIAL_WINDOW_SIZE, 2**31 - 2),)))
+
+    assert (stream.send_window.size, client._send_window.size) == (2**31 - 2 - 65535, 0)
+
+
+@pytest.mark.rfc("window-kept")
+def test_the_largest_windows_there_are_are_used():
+    client = begun(client=True, peer={SettingId.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    feed(client, WindowUpdateFrame(0, 2**31 - 1 - 65535))
+    (stream,) = requested(client, True)
+    client.send_data(stream, bytes(2**24), end_stream=True)
+
+    frames = sent(client)
+
+    assert sum(len(frame.data) for frame in frames) == 2**24
+    assert frames[-1].end_stream
+    left = 2**31 - 1 - 2**24
+    assert (stream.send_window.size, client._send_window.size) == (left, left)
+
+
+@pytest.mark.rfc("initial-window-overflow")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [(SettingId.INITIAL_WINDOW_SIZE, 65536)],
+        [(SettingId.INITIAL_WINDOW_SIZE, 65536), (SettingId.INITIAL_WINDOW_SIZE, 65535)],
+        [(SettingId.INITIAL_WINDOW_SIZE, 0), (SettingId.INITIAL_WINDOW_SIZE, 2**31 - 1)],
+    ],
+    ids=["at once", "taken back", "by a detour"],
+)
+@pytest.mark.parametrize("ended", [False, True], ids=["open", "half-closed (local)"])
+def test_settings_that_lift_one_stream_of_many_over_the_largest_window_end_it_all(settings, ended):
+    client = begun(client=True)
+    requested(client, True, not ended, True)
+    feed(client, WindowUpdateFrame(3, 2**31 - 1 - 65535))
+
+    events = feed(client, SettingsFrame(tuple(settings)))
+
+    assert_over(client, events, ErrorCode.FLOW_CONTROL_ERROR)
+
+
+@pytest.mark.rfc("initial-window-adjusts", "settings-in-order")
+def test_a_window_may_go_through_any_lawful_value_within_one_settings_frame():
+    client = begun(client=True)
+    (stream,) = requested(client, True)
+    client.send_data(stream, bytes(65535))
+    drain(client)
+    window = SettingId.INITIAL_WINDOW_SIZE
+
+    feed(client, SettingsFrame(((window, 2**31 - 1), (window, 0), (window, 0), (window, 7))))
+
+    assert stream.send_window.size == 7 - 65535
+    client.send_data(stream, b"waits")
+    assert sent(client) == [SettingsFrame(ack=True)]
+
+
+@pytest.mark.rfc("only-data-counted")
+def test_with_no_window_left_everything_but_content_still_crosses():
+    windows = {SettingId.INITIAL_WINDOW_SIZE: 0}
+    client, server = Connection(True, windows), Connection(False, windows)
+    stream = client.send_request(POST, end_stream=False)
+    exchange(client, server)
+    for core in (client, server):
+        core._send_window.size = core._receive_window.size = 0
+
+    client.send_data(stream, b"waits")
+    server.send_response(server.streams[1], INTERIM)
+    server.send_response(server.streams[1], OK)
+    server.send_trailers(server.streams[1], TRAILERS)
+    client.ping(b"01234567", 0.0)
+    server.update_settings({SettingId.MAX_FRAME_SIZE: 20000}, 0.0)
+    seen, asked_of = exchange(client, server)
+
+    assert [type(event) for event in asked_of] == [ev.PingReceived, ev.SettingsAcked]
+    assert [type(event) for event in seen] == [
+        ev.PingAcked,
+        ev.SettingsReceived,
+        ev.InformationalReceived,
+        ev.ResponseReceived,
+        ev.TrailersReceived,
+    ]
+
+
+@pytest.mark.rfc("data-framed-late")
+def test_content_is_framed_only_as_it_is_asked_for():
+    client = begun(client=True, peer={SettingId.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    feed(client, WindowUpdateFrame(0, 2**30))
+    (stream,) = requested(client, True)
+    client.send_data(stream, bytes(2**20))
+
+    for _ in range(100):  # a transport that takes nothing
+        client.put_back(client.data_to_send(0.0, 20000))
+
+    assert stream.queued_octets == 2**20 - 19982
+    assert sum(map(len, client._refused)) == 20000
+
+
+# -- concurrency -----------------------------------------------------------------------------
+
+
+@pytest.mark.rfc("concurrency-counted")
+def test_half_closed_streams_count_on_both_sides():
+    limit = {SettingId.MAX_CONCURRENT_STREAMS: 2}
+    server = begun(client=False, settings=limit)
+    feed(server, HeadersFrame(1, block(GET), True), HeadersFrame(3, block(POST)))
+    server.send_response(server.streams[3], OK, end_stream=True)
+    drain(server)
+    feed(server, HeadersFrame(5, block(GET), True))
+    assert sent(server) == [RstStreamFrame(5, ErrorCode.REFUSED_STREAM)]
+    feed(server, DataFrame(3, b"", True))
+    assert [type(event) for event in feed(server, HeadersFrame(7, block(GET), True))] == [
+        ev.RequestReceived
+    ]
+
+    client = begun(client=True, peer=limit)
+    requested(client, False, True)
+    feed(client, HeadersFrame(3, block(OK), True))
+    client.send_request(GET)
+    assert sent(client) == []
+    feed(client, HeadersFrame(1, block(OK), True))
+    assert [frame.stream_id for frame in sent(client)] == [5]
+
+
+@pytest.mark.rfc("concurrency-lowered", "concurrency-zero")
+def test_streams_open_when_the_limit_is_lowered_complete():
+    server = asked(1, 3)
+    server.update_settings({SettingId.MAX_CONCURRENT_STREAMS: 0}, 0.0)
+    drain(server)
+    feed(server, SettingsFrame(ack=True), HeadersFrame(5, block(POST)))
+    assert sent(server) == [RstStreamFrame(5, ErrorCode.REFUSED_STREAM)]
+
+    for stream_id in (1, 3):
+        assert feed(server, DataFrame(stream_id, b"x", True)) == [
+            ev.DataReceived(stream_id, b"x", True)
+        ]
+        server.send_response(server.streams[stream_id], OK, end_stream=True)
+    assert [frame.stream_id for frame in sent(server)] == [1, 3]
+    assert_goes_on(server)
+
+
+@pytest.mark.rfc("preface-acknowledged")
+@pytest.mark.parametrize("client", [True, False])
+def test_the_peers_first_settings_are_acknowledged_behind_our_own(client):
+    core = Connection(client)
+    feed(core, b"" if client else CLIENT_PREFACE, SettingsFrame())
+
+    first, *others = parse(drain(core).removeprefix(CLIENT_PREFACE))
+
+    assert (type(first), first.ack) == (SettingsFrame, False)
+    assert others[-1] == SettingsFrame(ack=True)
+
+
+# -- priority --------------------------------------------------------------------------------
+
+
+@pytest.mark.rfc("self-dependency")
+@WHOLE_OR_BY_OCTETS
+def test_an_open_stream_that_comes_to_depend_on_itself_is_reset(cut):
+    server = asked(1, 3)
+
+    events = feed(server, PriorityFrame(1, Priority(False, 1, 15)), cut=cut)
+
+    assert_reset(server, events, 1, ErrorCode.PROTOCOL_ERROR)
+    assert list(server.streams) == [3]
+
+
+@pytest.mark.rfc("self-dependency", "always-decoded")
+@pytest.mark.parametrize("end_stream", [False, True])
+def test_a_request_that_depends_on_itself_is_reset_and_not_handed_on(end_stream):
+    server = asked(1)
+    fields = block([*POST, (b"added", b"line")])
+
+    events = feed(
+        server, HeadersFrame(3, fields, end_stream, priority=Priority(True, 3, 0), pad_length=2)
+    )
+
+    assert [type(event) for event in events] == [ev.StreamReset]
+    assert_reset(server, events, 3, ErrorCode.PROTOCOL_ERROR)
+    assert server._decoder.decode(b"\xbe") == [(b"added", b"line")]
+
+
+@pytest.mark.rfc("self-dependency")
+def test_a_response_that_depends_on_itself_is_reset():
+    client = begun(client=True)
+    requested(client, True)
+
+    events = feed(client, HeadersFrame(1, block(OK), priority=Priority(False, 1, 0)))
+
+    assert_reset(client, events, 1, ErrorCode.PROTOCOL_ERROR)
+
+
+@pytest.mark.rfc("self-dependency", "rst-stream-not-idle")
+def test_an_idle_stream_that_depends_on_itself_ends_the_connection_as_it_cannot_be_reset():
+    server = asked(1)
+
+    events = feed(server, PriorityFrame(3, Priority(False, 3, 15)))
+
+    assert_over(server, events, ErrorCode.PROTOCOL_ERROR)
+
+
+@pytest.mark.rfc("self-dependency", "closed-nothing-sent")
+def test_a_closed_stream_that_depends_on_itself_is_left_alone():
+    server = asked(1)
+    server.reset_stream(server.streams[1])
+    drain(server)
+
+    assert feed(server, PriorityFrame(1, Priority(False, 1, 15))) == []
+    assert sent(server) == []
+    assert_goes_on(server)
+
+
+@pytest.mark.rfc("self-dependency")
+def test_a_stream_may_depend_on_any_other():
+    server = begun(client=False)
+
+    for dependency in (0, 2, 3, 2**31 - 1):
+        assert feed(server, PriorityFrame(1, Priority(True, dependency, 255))) == []
+    events = feed(server, HeadersFrame(1, block(GET), True, priority=Priority(True, 3, 255)))
+
+    assert [type(event) for event in events] == [ev.RequestReceived]
+    assert sent(server) == []
+
+
 # -- frames too large ------------------------------------------------------------------------
 
 
@@ -240,6 +656,7 @@ def test_field_sections_content_and_goaway_stay_within_the_peers_frames():
     assert len(drain(client)) == 16384 + 9
 
 
+@pytest.mark.rfc("goaway-debug-data")
 def test_what_a_goaway_says_of_a_fault_is_bounded():
     client = begun(client=True)
     requested(client, False)
@@ -388,7 +805,42 @@ MALFORMED_REQUESTS = [
     pytest.param(with_pseudo(b":method", b"GET\xe9"), marks=pytest.mark.rfc("method-token")),
     pytest.param(with_pseudo(b":path", b"index"), marks=pytest.mark.rfc("path-form")),
     pytest.param(with_pseudo(b":path", b"*"), marks=pytest.mark.rfc("path-form")),
-    pytest.param([*GET, (b"host", b"other.org")], marks=pytest.mark.rfc("host-differs")),
+    pytest.param(
+        [*GET, (b"host", b"other.org")],
+        marks=pytest.mark.rfc("host-differs", "host-differs-sent", "host-not-used"),
+    ),
+    pytest.param(
+        [*GET, (b"host", b"example.org"), (b"host", b"other.org")],
+        marks=pytest.mark.rfc("host-differs"),
+    ),
+    pytest.param([*GET, (b"host", b"")], marks=pytest.mark.rfc("host-differs")),
+    pytest.param(
+        with_pseudo(b":authority", b""),
+        marks=pytest.mark.rfc("authority-not-empty"),
+    ),
+    *(
+        pytest.param(with_pseudo(name, value), marks=pytest.mark.rfc("request-values"))
+        for name, value in [
+            (b":scheme", b"ht tp"),
+            (b":scheme", b"https:"),
+            (b":scheme", b"9p"),
+            (b":scheme", b"https\xe9"),
+            (b":authority", b"example.org/x"),
+            (b":authority", b"example.org?x"),
+            (b":authority", b"example.org#x"),
+            (b":authority", b"example org"),
+            (b":authority", b"example\torg"),
+            (b":path", b"/a b"),
+            (b":path", b"/a\tb"),
+            (b":path", b"/ HTTP/1.1"),
+            (b":path", b"/a#b"),
+        ]
+    ),
+    pytest.param(
+        with_pseudo(b":path", b"index", with_pseudo(b":scheme", b"HTTPS")),
+        marks=pytest.mark.rfc("path-form"),
+    ),
+    pytest.param(with_pseudo(b":path", b""), marks=pytest.mark.rfc("request-pseudo")),
     pytest.param(
         with_pseudo(b":authority", b"me@example.org"),
         marks=pytest.mark.rfc("authority-no-userinfo"),
@@ -416,6 +868,16 @@ WELL_FORMED_REQUESTS = [
     pytest.param(
         with_pseudo(b":path", b"urn", with_pseudo(b":scheme", b"x-other")),
         marks=pytest.mark.rfc("path-form"),
+    ),
+    pytest.param(
+        with_pseudo(b":authority", b"[::1]:8443"), marks=pytest.mark.rfc("request-values")
+    ),
+    pytest.param(
+        with_pseudo(b":path", b"/a%20b/\xc3\xa9?c=/d?&e"), marks=pytest.mark.rfc("request-values")
+    ),
+    pytest.param(
+        [field for field in GET if field[0] != b":authority"],
+        marks=pytest.mark.rfc("authority-not-empty"),
     ),
     pytest.param([*GET, (b"host", b"EXAMPLE.org")], marks=pytest.mark.rfc("host-differs")),
 ]
@@ -447,6 +909,22 @@ def test_a_section_that_the_peer_will_not_take_is_refused_to_the_caller():
         else:
             client.send_request(GET)
         assert client.has_output is not refused
+
+
+@pytest.mark.rfc("header-list-size-kept")
+def test_trailers_and_responses_that_the_peer_will_not_take_are_refused_too():
+    long = (b"long", b"x" * 300)
+    server = begun(client=False, peer={SettingId.MAX_HEADER_LIST_SIZE: 200})
+    feed(server, HeadersFrame(1, block(POST)))
+    stream = server.streams[1]
+    with pytest.raises(LocalProtocolError):
+        server.send_response(stream, [*OK, long])
+    server.send_response(stream, OK)
+    with pytest.raises(LocalProtocolError):
+        server.send_trailers(stream, [*TRAILERS, long])
+    server.send_trailers(stream, TRAILERS)
+
+    assert [frame.end_stream for frame in sent(server)] == [False, True]
 
 
 def test_fields_are_those_of_the_call():
@@ -680,12 +1158,26 @@ def test_settings_that_cannot_be_asked_for_are_refused(settings):
     with pytest.raises(UsageError):
         Connection(client=True, settings=settings)
     core = begun(client=True)
-    if SettingId.ENABLE_PUSH not in settings:
-        with pytest.raises(UsageError):
-            core.update_settings(settings, 0.0)
-    assert not core.has_output
+    with pytest.raises(UsageError):
+        core.update_settings(settings, 0.0)
+    assert (core.has_output, core.local_settings.unacked) == (False, 0)
 
 
+@pytest.mark.rfc("enable-push-zero")
+@pytest.mark.parametrize("client", [True, False])
+def test_push_is_never_switched_on(client):
+    with pytest.raises(UsageError):
+        Connection(client, {SettingId.ENABLE_PUSH: 1})
+    core = begun(client)
+    with pytest.raises(UsageError):
+        core.update_settings({SettingId.ENABLE_PUSH: 1}, 0.0)
+    assert (core.has_output, core.local_settings.unacked) == (False, 0)
+
+    core.update_settings({SettingId.ENABLE_PUSH: 0}, 0.0)
+    assert sent(core) == [SettingsFrame(((SettingId.ENABLE_PUSH, 0),))]
+
+
+@pytest.mark.rfc("concurrency-zero")
 def test_windows_are_given_to_a_request_only_when_it_opens():
     client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 0})
     stream = client.send_request(POST, end_stream=False)

@@ -192,6 +192,14 @@ def test_connect_without_an_authority_or_with_more_is_malformed(fields):
     assert request_fault([(b":method", b"CONNECT"), *fields]) == fault
 
 
+@pytest.mark.rfc("connect-pseudo")
+@pytest.mark.parametrize("authority", [b"a", b"80", b":80", b"a:", b"a:b", b"[::1]"])
+def test_connect_says_the_port_too(authority):
+    fault = f":authority of {authority!r} for CONNECT, want host:port"
+
+    assert request_fault([(b":method", b"CONNECT"), (b":authority", authority)]) == fault
+
+
 @pytest.mark.rfc("response-status")
 @pytest.mark.parametrize("status", [b"100", b"103", b"200", b"404", b"599"])
 def test_a_status_has_three_digits(status):
@@ -353,6 +361,7 @@ def test_any_octets_decode_or_are_a_peers_fault(blocks):
         assert (fault.error_code, fault.stream_id) == (ErrorCode.COMPRESSION_ERROR, 0)
 
 
+@pytest.mark.rfc("field-section-bounded")
 def test_a_section_may_be_as_large_as_was_announced_and_no_larger():
     # 32 octets a line, and this line's name.
     largest = bytes(FIELD_SECTION_OCTETS_MAX - 33)
@@ -366,6 +375,7 @@ def test_a_section_may_be_as_large_as_was_announced_and_no_larger():
     assert (caught.value.error_code, caught.value.stream_id) == (ErrorCode.ENHANCE_YOUR_CALM, 0)
 
 
+@pytest.mark.rfc("field-section-bounded")
 def test_a_small_block_cannot_become_a_large_section():
     # One entry of 4000 octets, and a reference to it in every octet that follows.
     bomb = Encoder().encode([(b"a", b"x" * 4000)], huffman=False) + b"\xbe" * 16000

@@ -184,7 +184,7 @@ def test_the_reserved_bit_of_the_header_is_ignored():
     ]
 
 
-@pytest.mark.rfc("frame-too-large")
+@pytest.mark.rfc("frame-too-large", "frame-size-minimum")
 @pytest.mark.parametrize("max_frame_size", [16384, 16385, 2**24 - 1])
 def test_a_payload_may_be_as_long_as_max_frame_size(max_frame_size):
     header = max_frame_size.to_bytes(3, "big") + bytes.fromhex("00 00 00000001")

@@ -370,6 +370,7 @@ def test_a_megabyte_passes_through_a_small_socket_buffer(loop, ends):
     pair.link.end("the test is over")
 
 
+@pytest.mark.rfc("read-promptly")
 def test_a_ping_is_let_in_before_the_data_that_a_full_socket_refused(loop, ends):
     ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     pair = Ends(loop, *ends)
@@ -434,6 +435,7 @@ def test_a_reset_is_reported_with_the_systems_words(loop):
     assert (pair.link.ended, left.fileno()) == (True, -1)
 
 
+@pytest.mark.rfc("read-promptly")
 def test_a_link_that_can_send_no_more_still_reads_what_the_peer_said(link_ends, ends):
     link_ends.server.ping(b"goodbye.", 0.0)
     ends[1].sendall(link_ends.server.data_to_send(0.0))
@@ -451,6 +453,7 @@ def test_a_link_that_can_send_no_more_still_reads_what_the_peer_said(link_ends, 
     assert link_ends.turn() == [ConnectionEnded("eof")]
 
 
+@pytest.mark.rfc("connection-error-closes")
 def test_a_finished_link_sends_its_goaway_then_its_end(link_ends, ends):
     link_ends.exchange()
     link_ends.client.goaway()
@@ -465,6 +468,7 @@ def test_a_finished_link_sends_its_goaway_then_its_end(link_ends, ends):
     assert link_ends.turn() == [ConnectionEnded("eof")]
 
 
+@pytest.mark.rfc("connection-error-closes")
 def test_a_finished_link_waits_for_a_peer_that_stays_no_longer_than_it_lingers(
     link_ends, ends, clock
 ):

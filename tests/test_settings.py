@@ -35,6 +35,7 @@ def values(settings: PeerSettings | LocalSettings) -> dict[int, int]:
     return {identifier: settings[identifier] for identifier in INITIALLY}
 
 
+@pytest.mark.rfc("settings-supported")
 def test_the_identifiers_are_those_of_rfc_9113_section_6_5_2():
     identifiers = {name: value for name, value in vars(SettingId).items() if name.isupper()}
 
@@ -81,6 +82,7 @@ IN_BOUNDS = [
 ]
 
 
+@pytest.mark.rfc("settings-supported")
 @pytest.mark.parametrize(("identifier", "lawful"), IN_BOUNDS)
 def test_a_value_within_its_bounds_is_taken(identifier, lawful):
     for value in lawful:

@@ -82,6 +82,7 @@ def test_what_the_figure_allows_leads_to_its_next_state(state, signal):
 REFUSED = [pair for pair in PAIRS if pair not in ARROWS]
 
 
+@pytest.mark.rfc("half-closed-local-sends", "data-sent-open")
 @pytest.mark.parametrize(
     ("state", "signal"), [pair for pair in REFUSED if pair[1].startswith("send")]
 )
