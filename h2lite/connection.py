@@ -263,7 +263,19 @@ class Connection:
         self._credit_connection(returned)
         if stream is not None:
             stream.unread_octets -= octets
-            self._credit_stream(stream, octets)
+            if stream.unwanted_octets is None or not self._stopped(stream, octets):
+                self._credit_stream(stream, octets)
+
+    def _stopped(self, stream: Stream, octets: int) -> bool:
+        """Count content nobody wants; True when the client has been told to stop sending it."""
+        if stream.state != HALF_CLOSED_LOCAL or stream.unwanted_octets is None:
+            return False
+        stream.unwanted_octets += octets
+        if stream.unwanted_octets <= stream.receive_window.limit:
+            return False
+        # RFC 9113 §8.1 [early-response-stop]
+        self.reset_stream(stream, ErrorCode.NO_ERROR)
+        return True
 
     def next_deadline(self) -> float | None:
         """When `handle_deadline` has something to judge, in absolute seconds; None: never.
@@ -377,14 +389,13 @@ class Connection:
     def stop_request(self, stream: Stream) -> None:
         """The response answers the request without its rest (server role).
 
-        Once the whole response has left, RST_STREAM NO_ERROR asks the client to send no more.
+        A client that goes on sending, a whole window of content after the response has left,
+        is stopped by RST_STREAM NO_ERROR.  Not before: what comes until then may have been on
+        its way, and not every client keeps a response that a reset follows at once, as it must.
         Call it when the response's end is queued; it does nothing when the request is complete.
         Source: RFC 9113 §8.1.
         """
-        stream.request_stopped = True
-        if stream.state == HALF_CLOSED_LOCAL:
-            # RFC 9113 §8.1 [early-response-stop]
-            self.reset_stream(stream, ErrorCode.NO_ERROR)
+        stream.unwanted_octets = 0
 
     def reset_stream(self, stream: Stream, error_code: int = ErrorCode.CANCEL) -> None:
         """End a stream at once; what it had queued is dropped.  A closed stream stays closed.
@@ -726,8 +737,6 @@ class Connection:
         stream.send(SEND_END)
         if stream.state == CLOSED:
             self._close_stream(stream)
-        elif stream.request_stopped:
-            self.stop_request(stream)
 
     def _close_stream(self, stream: Stream) -> None:
         # RFC 9113 §5.4.2 [reset-last], §6.4 [reset-received]

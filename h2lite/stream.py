@@ -74,7 +74,7 @@ class Stream:
     answers_head     the request is a HEAD: the response has no content whatever it declares
     expected         octets of content the peer declared, None when it did not
     interim_received 1xx responses so far
-    request_stopped  once our response has left, the client is told to send no more
+    unwanted_octets  content that came though the response was whole; None: it is wanted
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class Stream:
         "answers_head",
         "expected",
         "interim_received",
-        "request_stopped",
+        "unwanted_octets",
         "_received_octets",
         "_promised",
         "_offered_octets",
@@ -114,7 +114,7 @@ class Stream:
         self.answers_head = False
         self.expected: int | None = None
         self.interim_received = 0
-        self.request_stopped = False
+        self.unwanted_octets: int | None = None
         self._received_octets = 0
         self._promised: int | None = None  # octets of content we declared
         self._offered_octets = 0

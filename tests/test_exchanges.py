@@ -251,9 +251,10 @@ def test_a_client_that_waits_for_a_word_is_told_to_go_on():
 def test_who_is_answered_early_gets_the_whole_answer_and_then_no_error(threads):
     with serving(handler, threads=threads, streamed=streamed) as server, raw_client(server) as raw:
         path = (b":path", b"/stream/refuse")
-        raw.core.send_request([*PUT[:-1], path], end_stream=False)
+        stream = raw.core.send_request([*PUT[:-1], path], end_stream=False)
 
         assert raw.until(DataReceived) == DataReceived(1, b"not here\n", True)
+        raw.core.send_data(stream, bytes(4 * STREAM_WINDOW))
         assert raw.until(StreamWasReset) == StreamWasReset(1, ErrorCode.NO_ERROR, True)
 
 
