@@ -375,10 +375,10 @@ class PooledConnection:
                 in_time = self._drive(
                     lambda: done() or call.fault is not None or call.wants_piece, call.deadline
                 )
-                if call.fault is not None:
-                    raise _again(call.fault)
                 if done():
                     return
+                if call.fault is not None:
+                    raise _again(call.fault)
                 # A body that always has a piece, or an empty one, never lets the drive be late.
                 if not in_time or self._is_over(call.deadline):
                     self._cancel(call, ReadTimeout(f"{self} did not finish the response in time"))
@@ -552,7 +552,9 @@ class PooledConnection:
                 f"{who} reset the stream, {error_name(event.error_code)}{reason}",
                 event.error_code,
             )
-            self._drop_chunks(call)
+            if not event.by_peer:  # a malformed message: nothing of it is the user's to see
+                call.status = 0
+                self._drop_chunks(call)
 
     def _on_goaway(self, event: ev.GoAwayReceived) -> None:
         """No new requests; those the peer has accepted run on."""

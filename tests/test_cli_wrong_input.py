@@ -7,19 +7,25 @@ import re
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from h2lite.certs import CertificateFiles, make_certificate
+from h2lite.client import connect
+from h2lite.errors import ConnectionLost, ErrorCode
+from h2lite.events import RequestReceived
 from h2lite.exchange import Reply
+from h2lite.frames import DataFrame, GoAwayFrame, HeadersFrame, RstStreamFrame
 from h2lite.transport import server_context
 
-from .running import PATIENCE_S, accepting, serving
+from .pair import block
+from .running import PATIENCE_S, Peer, accepting, peering, serving
 
 pytestmark = pytest.mark.scenario
 
@@ -119,6 +125,135 @@ def test_an_unknown_certificate(command, files):
         fails(4, r"certificate not accepted: .*--cacert FILE, or .* -k", *command, server.url)
         assert h2lite(*command, "-k", server.url)[0] == 0
         assert h2lite(*command, "--cacert", files.cafile, server.url)[0] == 0
+
+
+@both
+def test_an_expired_certificate(command, tmp_path):
+    expired = make_certificate(str(tmp_path), days=-1)
+    with serving(ssl_context=server_context(expired.certfile, expired.keyfile)) as server:
+        pattern = r"certificate not accepted: certificate has expired"
+        fails(4, pattern, *command, "--cacert", expired.cafile, server.url)
+
+
+@both
+def test_a_certificate_for_another_name(command, tmp_path):
+    other = make_certificate(str(tmp_path), ("example.org",))
+    with serving(ssl_context=server_context(other.certfile, other.keyfile)) as server:
+        pattern = r"certificate not accepted: .*(mismatch|not valid for)"
+        fails(4, pattern, *command, "--cacert", other.cafile, server.url)
+
+
+# -- a server that misbehaves ------------------------------------------------------------------
+
+RESET = struct.pack("ii", 1, 0)
+
+
+def resets_at_once(sock: socket.socket) -> None:
+    sock.recv(65536)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+
+
+def sends_garbage(sock: socket.socket) -> None:
+    sock.recv(65536)
+    sock.sendall(b"\x16\x03\x01 what protocol is this?")
+    while sock.recv(65536):
+        pass
+
+
+def closes_at_once(sock: socket.socket) -> None:
+    sock.recv(65536)
+
+
+@both
+@pytest.mark.parametrize(
+    ("script", "pattern"),
+    [
+        (resets_at_once, "connection reset by peer"),
+        (sends_garbage, r"the peer begins with b'\\x16\\x03\\x01 what ', not with SETTINGS"),
+        (closes_at_once, "closed the connection"),
+    ],
+)
+def test_a_server_that_speaks_no_http2(command, script, pattern):
+    with accepting(script) as peer:
+        where = rf"no HTTP/2 there: {peer.url} \(127\.0\.0\.1:{peer.port}\)"
+        fails(4, rf"{where}[^\n]*{pattern}", *command, peer.url)
+
+
+def test_a_server_that_sends_nothing():
+    def silent(sock: socket.socket) -> None:
+        while sock.recv(65536):
+            pass
+
+    with accepting(silent) as peer:
+        arguments = ("get", "--connect-timeout", "0.3", peer.url)
+        fails(6, r"sent no HTTP/2 SETTINGS within 0\.3 s \(the port may", *arguments)
+    with accepting(silent) as peer:
+        fails(6, r"not fetched within 0\.3 s", "get", "--max-time", "0.3", peer.url)
+
+
+def answering(*frames: bytes) -> Callable[[Peer], None]:
+    """A server that answers the first request with these octets, and goes."""
+
+    def script(peer: Peer) -> None:
+        peer.until(RequestReceived)
+        peer.flush()
+        peer.sock.sendall(b"".join(frames))
+
+    return script
+
+
+BEGUN = HeadersFrame(1, block([(b":status", b"200"), (b"content-length", b"9")])).encode()
+HALF = DataFrame(1, b"half ").encode()
+
+
+@pytest.mark.parametrize(
+    ("script", "out", "pattern"),
+    [
+        (answering(BEGUN, HALF), "half ", "closed the connection"),
+        (answering(BEGUN, HALF, RstStreamFrame(1, ErrorCode.INTERNAL_ERROR).encode()), "half ",
+         "the peer reset the stream, INTERNAL_ERROR"),
+        (answering(RstStreamFrame(1, ErrorCode.REFUSED_STREAM).encode()), "",
+         "the peer reset the stream, REFUSED_STREAM"),
+        (answering(BEGUN, DataFrame(1, b"half ", end_stream=True).encode()), "",
+         "h2lite reset the stream, PROTOCOL_ERROR: malformed message: 5 octets of content, 9"),
+        (answering(GoAwayFrame(0, ErrorCode.ENHANCE_YOUR_CALM, b"too many").encode()), "",
+         "said GOAWAY ENHANCE_YOUR_CALM b'too many'"),
+        (answering(GoAwayFrame(0, ErrorCode.NO_ERROR).encode()), "",
+         "REFUSED_STREAM: left out by GOAWAY NO_ERROR"),
+        (answering(b"\x00\x00\x07\x06\x00\x00\x00\x00\x00" + bytes(7)), "",
+         "broke HTTP/2, FRAME_SIZE_ERROR: PING of 7 octets"),
+        (answering(HeadersFrame(1, b"\xff\xff").encode()), "", "broke HTTP/2, COMPRESSION_ERROR"),
+    ],
+    ids=["stops mid-body", "resets mid-body", "refuses", "ends short", "goaway with an error",
+         "goaway", "a faulty frame", "a faulty field block"],
+)  # fmt: skip
+def test_a_server_that_does_not_finish_its_answer(script, out, pattern):
+    with peering(script) as peer:
+        code, printed, err = h2lite("get", peer.url)
+
+    assert (code, printed) == (5, out), err
+    assert re.fullmatch(rf"h2lite: [^\n]*{pattern}[^\n]*\n", err), err
+
+
+@pytest.mark.parametrize(
+    ("header", "pattern"),
+    [
+        ("none", "bad header 'none'"),
+        ("Connection: close", r"field b'connection' belongs to HTTP/1\.1"),
+        ("a b: c", "holds a forbidden octet"),
+    ],
+)
+def test_a_bad_header(header, pattern):
+    with serving() as server:
+        fails(2, pattern, "get", "-H", header, server.url)
+
+
+def test_a_file_that_cannot_be_read_or_written(tmp_path):
+    with serving() as server:
+        pattern = "cannot read .*none: No such file or directory"
+        fails(2, pattern, "get", "-T", str(tmp_path / "none"), server.url)
+        pattern = "cannot write .*none/file: No such file or directory"
+        fails(2, pattern, "get", "-o", str(tmp_path / "none" / "file"), server.url)
 
 
 @both
@@ -224,6 +359,32 @@ def test_a_signal_ends_serving_with_exit_code_0_and_leaves_nothing(number, secur
     assert (process.returncode, out) == (0, "")
     assert re.fullmatch(r'127\.0\.0\.1:\d+ "GET /healthz" 200\n', err)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_a_stream_finish_within_the_grace_time(number):
+    with served("-q") as (process, url), connect(url) as connection:
+        waiting = connection.request("POST", "/echo", body=iter(lambda: b"", None), timeout=9.0)
+        process.send_signal(number)
+        while connection._dismissal is None:
+            connection.poll(0.01)
+        assert process.poll() is None
+        waiting.close()
+        assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("second", [True, False], ids=["again", "at the end of its grace"])
+def test_a_stream_that_does_not_finish_is_cut_off(second):
+    grace = "60" if second else "0.1"
+    with served("-q", "--grace", grace) as (process, url), connect(url) as connection:
+        connection.request("POST", "/echo", body=iter(lambda: b"", None), timeout=9.0)
+        process.send_signal(signal.SIGTERM)
+        while second and connection._dismissal is None:
+            connection.poll(0.01)
+        process.send_signal(signal.SIGTERM)
+        with pytest.raises(ConnectionLost):
+            connection.poll(PATIENCE_S)
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_the_certificate_it_makes_can_be_trusted():

@@ -637,3 +637,21 @@ def test_headers_compare_names_without_regard_to_case():
     assert repr(headers) == "Headers([('a', '1'), ('b', '\u00e9'), ('a', '2')])"
     with pytest.raises(KeyError):
         headers["c"]
+
+
+def test_what_came_before_a_reset_in_the_same_turn_is_still_the_users():
+    def resets(peer: Peer) -> None:
+        stream = peer.core.streams[peer.until(RequestReceived).stream_id]
+        peer.core.send_response(stream, OK)
+        peer.core.send_data(stream, b"half")
+        octets = peer.core.data_to_send(0.0)
+        peer.core.reset_stream(stream, ErrorCode.INTERNAL_ERROR)
+        peer.sock.sendall(octets + peer.core.data_to_send(0.0))
+        peer.serve()
+
+    with peering(resets) as peer, connect(peer.url) as connection:
+        response = connection.request("GET", "/")
+        pieces = response.iter_bytes()
+        assert (response.status, next(pieces)) == (200, b"half")
+        with pytest.raises(StreamReset, match="INTERNAL_ERROR"):
+            next(pieces)
