@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from h2lite.client import PooledConnection, connect
-from h2lite.connection import CONCURRENT_STREAMS_MAX, STREAM_WINDOW
+from h2lite.connection import CONCURRENT_STREAMS_MAX, STREAM_WINDOW, Connection
 from h2lite.errors import (
     ConnectionLost,
     ErrorCode,
@@ -32,7 +34,9 @@ from h2lite.events import (
 from h2lite.events import StreamReset as StreamWasReset
 from h2lite.exchange import Content, Reply, Request
 from h2lite.frames import MAX_STREAM_ID
+from h2lite.loop import Link, Loop
 from h2lite.server import Server
+from h2lite.transport import Transport, prepare
 
 from .running import PATIENCE_S, Peer, peering, serving
 from .test_server import GET, raw_client
@@ -530,6 +534,47 @@ def test_a_stopped_server_leaves_a_handler_that_never_returns_behind(monkeypatch
         raw.flush()
         until(lambda: server.stats()["handlers"] == 1)
     released.set()
+
+
+# -- many at once ------------------------------------------------------------------------------
+
+
+def test_a_thousand_requests_at_once_on_one_connection_are_all_answered():
+    def sized(request: Request) -> Reply:
+        return Reply(200, request.path.encode() * 10, [("x-path", request.path)])
+
+    with serving(sized) as server:
+        loop = Loop()
+        sock = socket.create_connection(("127.0.0.1", server.port))
+        prepare(sock)
+        core = Connection(client=True)
+        link = Link(loop, Transport(sock, sock.getpeername()), core)
+        while not core.settings_received:
+            loop.flush()
+            loop.turn(loop.clock() + PATIENCE_S)
+        streams = {
+            path: core.send_request([*GET[:-1], (b":path", path)])
+            for path in (b"/%d" % number for number in range(1000))
+        }
+        loop.touch(link)
+        answers: dict[int, Any] = {}
+        content: dict[int, bytes] = {}
+        while len(content) < 1000:
+            loop.flush()
+            for _, event in loop.turn(loop.clock() + PATIENCE_S):
+                if isinstance(event, ResponseReceived):
+                    answers[event.stream_id] = dict(event.fields)[b"x-path"]
+                elif isinstance(event, DataReceived):
+                    content[event.stream_id] = bytes(event.data)
+                    core.data_consumed(event.stream_id, len(event.data))
+            assert len(core.streams) <= CONCURRENT_STREAMS_MAX
+            loop.touch(link)
+        link.end("done")
+        loop.close()
+        assert server.stats()["streams_most"] <= CONCURRENT_STREAMS_MAX
+
+    for path, stream in streams.items():
+        assert (answers[stream.stream_id], content[stream.stream_id]) == (path, path * 10)
 
 
 # -- a request that streams, by itself ---------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Real HTTP/2 servers on loopback: the command line of each, and how it is awaited and ended.
+"""Real HTTP/2 servers on loopback, ours among them: each one's command line, start and end.
 
 A `Ground` is one temporary folder with what they share (a site, a certificate) and every program
 started there.  Each program's output goes to a file, shown when a test fails.
@@ -239,9 +239,17 @@ def go(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
     return [*argv, "-cert", ground.files.certfile, "-key", ground.files.keyfile]
 
 
+def ours(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
+    argv = [sys.executable, "-m", "h2lite", "serve", str(ground.www), "--port", str(port)]
+    if security == CLEAR:
+        return argv
+    return [*argv, "--cert", ground.files.certfile, "--key", ground.files.keyfile]
+
+
 SERVERS: dict[str, Callable[[Ground, Path, int, str], list[str]]] = {
     "nghttpd": nghttpd,
     "nginx": nginx,
     "haproxy": haproxy,
     "go": go,
+    "h2lite": ours,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,18 +17,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module", params=[CLEAR, TLS])
+@pytest.fixture(params=[CLEAR, TLS])
 def url(request: pytest.FixtureRequest, ground: Ground) -> str:
-    """Start `h2lite serve` on a port of its choice; the second word it prints is its URL."""
-    name = f"serve-{request.param}"
-    folder = ground.folder / name
-    folder.mkdir()
-    argv = [sys.executable, "-m", "h2lite", "serve", str(ground.www), "--port", "0"]
-    if request.param == TLS:
-        argv += ["--cert", ground.files.certfile, "--key", ground.files.keyfile]
-    peer = ground.start(name, argv, folder)
-    peer.wait_until(lambda: re.match(r"serving \S+.*\n", peer.output()) is not None)
-    return peer.output().split()[1].rstrip("/")
+    return ground.url_of("h2lite", request.param)
 
 
 def curl(
@@ -97,7 +87,7 @@ def test_go_gets_ten_megabytes(ground: Ground, url: str) -> None:
 
 # Many small answers, then a few large ones that share their connection's window.
 @pytest.mark.parametrize(
-    ("requests", "connections", "streams", "path"), [(200, 4, 10, "small"), (8, 2, 4, "big")]
+    ("requests", "connections", "streams", "path"), [(20000, 20, 50, "small"), (8, 2, 4, "big")]
 )
 def test_h2load_sees_no_failed_request(
     ground: Ground, url: str, requests: int, connections: int, streams: int, path: str
