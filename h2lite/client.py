@@ -338,7 +338,8 @@ class PooledConnection:
         self.close()
 
     def __str__(self) -> str:
-        return f"{self.origin} ({self.address})"
+        origin = str(self.origin)
+        return origin if origin == self.address else f"{origin} ({self.address})"
 
     # -- requests --------------------------------------------------------------------------
 
@@ -700,7 +701,7 @@ def _await_settings(connection: PooledConnection, deadline: float, timeout: floa
     if not in_time:
         raise ConnectTimeout(f"{connection} sent no HTTP/2 SETTINGS within {timeout:.3g} s")
     fault = connection._fault
-    raise TLSError(f"no HTTP/2 there: {fault}") from fault
+    raise TLSError(f"HTTP/2 did not begin: {fault}") from fault
 
 
 def _again(fault: H2liteError) -> H2liteError:

@@ -116,7 +116,7 @@ def test_cleartext_where_tls_was_asked_for(command):
 @both
 def test_tls_where_cleartext_was_asked_for(command, files):
     with serving(ssl_context=server_context(files.certfile, files.keyfile)) as server:
-        fails(4, "no HTTP/2 there", *command, f"http://127.0.0.1:{server.port}")
+        fails(4, "HTTP/2 did not begin", *command, f"http://127.0.0.1:{server.port}")
 
 
 @both
@@ -175,7 +175,7 @@ def closes_at_once(sock: socket.socket) -> None:
 )
 def test_a_server_that_speaks_no_http2(command, script, pattern):
     with accepting(script) as peer:
-        where = rf"no HTTP/2 there: {peer.url} \(127\.0\.0\.1:{peer.port}\)"
+        where = rf"HTTP/2 did not begin: {peer.url} \(127\.0\.0\.1:{peer.port}\)"
         fails(4, rf"{where}[^\n]*{pattern}", *command, peer.url)
 
 

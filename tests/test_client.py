@@ -606,7 +606,7 @@ def test_a_peer_that_speaks_http1_is_no_http2_peer():
 
 
 def test_a_peer_that_hangs_up_is_no_http2_peer():
-    with accepting(lambda sock: None) as peer, pytest.raises(TLSError, match="no HTTP/2 there"):
+    with accepting(lambda sock: None) as peer, pytest.raises(TLSError, match="did not begin"):
         connect(peer.url)
 
 

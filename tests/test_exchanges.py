@@ -20,6 +20,7 @@ from h2lite.errors import (
     ErrorCode,
     LocalProtocolError,
     ReadTimeout,
+    StreamReset,
     UsageError,
 )
 from h2lite.events import (
@@ -448,6 +449,46 @@ def test_sys_exit_in_a_handler_ends_its_request_and_not_its_thread(monkeypatch):
 def test_a_number_of_threads_that_is_none_is_refused(threads):
     with pytest.raises(UsageError, match="threads"):
         Server(handler, threads=threads)
+
+
+def test_a_predicate_that_fails_is_a_500(monkeypatch):
+    monkeypatch.setattr("sys.excepthook", lambda *_: None)
+
+    def broken(request: Request) -> bool:
+        raise RuntimeError("which requests are streamed?")
+
+    with serving(handler, streamed=broken) as server, connect(server.url) as connection:
+        assert connection.request("PUT", "/", body=b"content").status == 500
+        assert connection.request("GET", "/").status == 200
+
+
+@in_loop_and_threads
+def test_trailers_that_cannot_be_sent_reset_their_stream_alone(threads, monkeypatch):
+    monkeypatch.setattr("sys.excepthook", lambda *_: None)
+
+    def wrong(request: Request) -> Reply:
+        body = iter([b"content"]) if request.path == "/iterator" else b"content"
+        return Reply(200, body, trailers=[("connection", "close")])
+
+    with serving(wrong, threads=threads) as server, connect(server.url) as connection:
+        for path in ("/iterator", "/octets"):
+            with pytest.raises(StreamReset, match="INTERNAL_ERROR"):
+                connection.request("GET", path).read()
+
+
+def test_what_ends_the_loop_leaves_nothing_open():
+    def leaving(request: Request) -> Reply:
+        raise KeyboardInterrupt
+
+    server = Server(leaving)
+    with raw_client(server) as raw:
+        raw.core.send_request(GET)
+        raw.flush()
+        with pytest.raises(KeyboardInterrupt):
+            server.serve_forever()
+        assert raw.rest() != b""
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", server.port))
 
 
 # -- stopping ----------------------------------------------------------------------------------
