@@ -1176,7 +1176,6 @@ def test_push_is_never_switched_on(client):
     assert sent(core) == [SettingsFrame(((SettingId.ENABLE_PUSH, 0),))]
 
 
-@pytest.mark.rfc("concurrency-zero")
 def test_windows_are_given_to_a_request_only_when_it_opens():
     client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 0})
     stream = client.send_request(POST, end_stream=False)
