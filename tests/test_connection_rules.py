@@ -1124,6 +1124,18 @@ def test_after_a_smaller_table_is_acknowledged_a_block_without_the_update_is_ref
     )
 
 
+@pytest.mark.rfc("table-size-reduced")
+def test_a_decoder_at_work_is_told_of_the_smaller_table_by_the_ack():
+    server = begun(client=False)
+    server.update_settings({SettingId.HEADER_TABLE_SIZE: 100}, 0.0)
+    feed(server, HeadersFrame(1, block(GET), True), SettingsFrame(ack=True))
+    drain(server)
+
+    events = feed(server, HeadersFrame(3, block(GET), True))
+
+    assert_over(server, events, ErrorCode.COMPRESSION_ERROR)
+
+
 def test_a_larger_table_that_we_announced_may_be_used():
     client = begun(client=True, settings={SettingId.HEADER_TABLE_SIZE: 8192})
     requested(client, False)
