@@ -951,23 +951,27 @@ class Connection:
             events.append(ev.SettingsAcked())
             return
         self.settings_received = True
-        window = self.peer_settings[SettingId.INITIAL_WINDOW_SIZE]
+        window = highest = latest = self.peer_settings[SettingId.INITIAL_WINDOW_SIZE]
         changes = self.peer_settings.update(frame.settings)
         for identifier, value in changes:
             if identifier == SettingId.INITIAL_WINDOW_SIZE:
-                self._resize_send_windows(value - window)
-                window = value
+                highest, latest = max(highest, value), value
             elif identifier == SettingId.HEADER_TABLE_SIZE:
                 self._encoder.set_table_size(value)
+        # RFC 9113 §10.5 [settings-work-bounded]: one frame may change it 2700 times.
+        if highest != window or latest != window:
+            self._resize_send_windows(highest - window, latest - highest)
         # RFC 9113 §6.5.3 [settings-ack], §3.4 [preface-acknowledged]
         self._answer(_SETTINGS_ACK, self._control)
         events.append(ev.SettingsReceived(dict(changes)))
 
-    def _resize_send_windows(self, difference: int) -> None:
+    def _resize_send_windows(self, up: int, down: int) -> None:
+        """To the highest value that came, since that must not be too much, then to the last."""
         # RFC 9113 §6.9.2 [initial-window-adjusts]: open streams; the others start with it.
         for stream in self.streams.values():
             # RFC 9113 §6.9.2 [initial-window-overflow]: the reach is the connection.
-            stream.send_window.widen(difference)
+            stream.send_window.widen(up)
+            stream.send_window.widen(down)
             if stream.outgoing:
                 self._schedule(stream)
 

@@ -33,6 +33,7 @@ from h2lite.frames import (
 )
 from h2lite.settings import SettingId
 from h2lite.stream import CLOSED, IDLE, OPEN
+from h2lite.window import SendWindow
 from tests.pair import (
     GET,
     OK,
@@ -454,6 +455,30 @@ def test_a_window_may_go_through_any_lawful_value_within_one_settings_frame():
     assert stream.send_window.size == 7 - 65535
     client.send_data(stream, b"waits")
     assert sent(client) == [SettingsFrame(ack=True)]
+
+
+@pytest.mark.rfc("settings-work-bounded")
+def test_a_settings_frame_that_changes_one_setting_often_moves_each_window_once(monkeypatch):
+    client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 100})
+    streams = requested(client, *[True] * 100)
+    moves: list[int] = []
+    widen = SendWindow.widen
+
+    def counted(window: SendWindow, increment: int, stream_id: int = 0) -> None:
+        moves.append(increment)
+        widen(window, increment, stream_id)
+
+    monkeypatch.setattr(SendWindow, "widen", counted)
+
+    changes = [(SettingId.INITIAL_WINDOW_SIZE, number % 2) for number in range(2700)]
+    events = feed(client, SettingsFrame((*changes, (SettingId.INITIAL_WINDOW_SIZE, 9))))
+
+    assert [type(event) for event in events] == [ev.SettingsReceived]
+    assert {stream.send_window.size for stream in streams} == {9}
+    assert len(moves) <= 2 * len(streams)
+    moves.clear()
+    feed(client, SettingsFrame(((SettingId.INITIAL_WINDOW_SIZE, 9),)))
+    assert moves == []
 
 
 @pytest.mark.rfc("only-data-counted")
