@@ -86,6 +86,8 @@ CONCURRENT_STREAMS_MAX = 100  # the RFC's own advice for the least to allow (§6
 PINGS_IN_FLIGHT_MAX = 8  # more outstanding than this says nothing new about the peer
 ANSWERS_QUEUED_MAX = 1000  # acks and resets for a peer that does not read them
 CONTINUATIONS_MAX = 16  # a field block is at most 64 KiB decoded; no honest one needs more
+RESETS_BURST_MAX = 1000  # requests a client may have cut short at once; honest ones are few
+RESETS_PER_S = 33.0  # and how fast that is forgiven: what nghttp2's server allows too
 RESETS_REMEMBERED_MAX = 128  # streams whose reset decides how a late frame on them is taken
 SKIPS_REMEMBERED_MAX = 16  # runs of stream identifiers a client has passed over
 DEBUG_DATA_OCTETS_MAX = 256  # of a GOAWAY that tells a peer its fault
@@ -116,6 +118,8 @@ class Connection:
         "_last_peer_stream_id",
         "_resets",
         "_forgotten",
+        "_cut_short",
+        "_cut_short_at",
         "_skips",
         "_active_at",
         "_encoder",
@@ -154,6 +158,8 @@ class Connection:
         self._last_peer_stream_id = 0
         self._resets: dict[int, bool] = {}  # stream -> whether it was we who reset it
         self._forgotten = 0  # the highest stream that we reset and no longer remember
+        self._cut_short = 0.0  # requests that a client began and had reset, less those forgiven
+        self._cut_short_at = 0.0
         self._skips: list[range] = []  # stream identifiers the client can never use again
         self._active_at: float | None = None  # when an octet last came, at first: left
 
@@ -765,6 +771,7 @@ class Connection:
         self._note_reset(error.stream_id, by_us=True)
         stream = self.streams.get(error.stream_id)
         if stream is not None:
+            self._count_cut_short()
             self._close_stream(stream)
             events.append(ev.StreamReset(error.stream_id, error.error_code, False, error.message))
 
@@ -937,6 +944,7 @@ class Connection:
         # RFC 9113 §5.4.2 [reset-not-answered]: not even where the stream is closed already.
         if stream is None:
             return
+        self._count_cut_short()
         stream.receive(RECV_RESET)
         self._note_reset(frame.stream_id, by_us=False)
         self._close_stream(stream)
@@ -1084,6 +1092,20 @@ class Connection:
         # [closed-by-end]: HEADERS after END_STREAM would use the stream a second time.
         reach = 0 if name == "HEADERS" and reset_by_us is None else stream_id
         raise PeerError(ErrorCode.STREAM_CLOSED, f"{name} on closed stream {stream_id}", reach)
+
+    def _count_cut_short(self) -> None:
+        """A stream was reset by the client, or through its fault; a server counts them."""
+        # RFC 9113 §10.5 [resets-bounded]: MAX_CONCURRENT_STREAMS does not see such streams, yet
+        # each is a request that somebody has begun to answer.
+        if self.client or self._active_at is None:
+            return
+        forgiven = (self._active_at - self._cut_short_at) * RESETS_PER_S
+        self._cut_short = max(0.0, self._cut_short - forgiven) + 1
+        self._cut_short_at = self._active_at
+        if self._cut_short > RESETS_BURST_MAX:
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM, f"over {RESETS_BURST_MAX} requests cut short"
+            )
 
     def _note_reset(self, stream_id: int, by_us: bool) -> None:
         if len(self._resets) >= RESETS_REMEMBERED_MAX:

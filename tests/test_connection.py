@@ -1562,7 +1562,7 @@ def test_a_peer_that_provokes_resets_without_reading_them_must_go(wrong):
         octets = wire(HeadersFrame(2 * number + 1, request))
         if wrong == "on a closed stream":
             octets += wire(RstStreamFrame(2 * number + 1, 8), DataFrame(2 * number + 1, b""))
-        events = pair.feed(server, octets)
+        events = pair.feed(server, octets, now=float(number))
 
     assert [(type(event), event.error_code) for event in events[-1:]] == [
         (ev.ConnectionFailed, ErrorCode.ENHANCE_YOUR_CALM)

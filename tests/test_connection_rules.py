@@ -11,6 +11,8 @@ from h2lite import events as ev
 from h2lite.connection import (
     ANSWERS_QUEUED_MAX,
     DEBUG_DATA_OCTETS_MAX,
+    RESETS_BURST_MAX,
+    RESETS_PER_S,
     RESETS_REMEMBERED_MAX,
     SETTINGS_ACK_TIMEOUT_S,
     SKIPS_REMEMBERED_MAX,
@@ -687,6 +689,62 @@ def test_what_a_goaway_says_of_a_fault_is_bounded():
     feed(client, HeadersFrame(1, b"\x40" + b"\xff" * 100))
 
     assert len(sent(client)[-1].debug_data) <= DEBUG_DATA_OCTETS_MAX
+
+
+# -- requests cut short ----------------------------------------------------------------------
+
+
+CUT_SHORT = {
+    "reset by the client": lambda at: wire(HeadersFrame(at, block(POST)), RstStreamFrame(at, 8)),
+    "faulty": lambda at: wire(HeadersFrame(at, block(POST)), HeadersFrame(at, block(POST))),
+}
+
+
+@pytest.mark.rfc("resets-bounded")
+@pytest.mark.parametrize("how", CUT_SHORT)
+def test_a_client_that_cuts_requests_short_without_end_must_go(how):
+    server = begun(client=False)
+    for number in range(RESETS_BURST_MAX):
+        feed(server, CUT_SHORT[how](2 * number + 1), now=5.0)
+        drain(server)
+    assert not server.closed
+
+    events = feed(server, CUT_SHORT[how](2 * number + 3), now=5.0)
+
+    assert_over(server, events, ErrorCode.ENHANCE_YOUR_CALM)
+
+
+@pytest.mark.rfc("resets-bounded")
+@pytest.mark.parametrize(("hurry", "taken"), [(0.99, True), (1.5, False)])
+def test_requests_may_be_cut_short_for_ever_at_a_modest_pace(hurry, taken):
+    server = begun(client=False)
+    for number in range(4 * RESETS_BURST_MAX):
+        at, now = 2 * number + 1, number / (RESETS_PER_S * hurry)
+        feed(server, CUT_SHORT["reset by the client"](at), now=now)
+        drain(server)
+
+    assert server.closed is not taken
+
+
+@pytest.mark.rfc("resets-bounded")
+def test_requests_that_are_answered_or_refused_are_not_cut_short():
+    server = begun(client=False, settings={SettingId.MAX_CONCURRENT_STREAMS: 1})
+    for number in range(RESETS_BURST_MAX + 10):
+        at = 4 * number + 1
+        feed(server, HeadersFrame(at, block(GET), True), HeadersFrame(at + 2, block(GET), True))
+        server.send_response(server.streams[at], OK, end_stream=True)
+        drain(server)
+        feed(server, RstStreamFrame(at, 8), RstStreamFrame(at + 2, 8))
+    assert_goes_on(server)
+
+
+@pytest.mark.rfc("resets-bounded")
+def test_a_client_bears_as_many_resets_as_it_made_requests():
+    client = begun(client=True)
+    for number in range(RESETS_BURST_MAX + 10):
+        requested(client, False)
+        feed(client, RstStreamFrame(2 * number + 1, ErrorCode.REFUSED_STREAM))
+    assert_goes_on(client)
 
 
 # -- content-length --------------------------------------------------------------------------
