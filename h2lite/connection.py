@@ -86,6 +86,8 @@ CONCURRENT_STREAMS_MAX = 100  # the RFC's own advice for the least to allow (§6
 PINGS_IN_FLIGHT_MAX = 8  # more outstanding than this says nothing new about the peer
 ANSWERS_QUEUED_MAX = 1000  # acks and resets for a peer that does not read them
 CONTINUATIONS_MAX = 16  # a field block is at most 64 KiB decoded; no honest one needs more
+RESETS_BURST_MAX = 1000  # requests a client may have cut short at once; honest ones are few
+RESETS_PER_S = 33.0  # and how fast that is forgiven: what nghttp2's server allows too
 RESETS_REMEMBERED_MAX = 128  # streams whose reset decides how a late frame on them is taken
 INTERIM_RESPONSES_MAX = 32  # 1xx before the final response; nobody has use for more
 SKIPS_REMEMBERED_MAX = 16  # runs of stream identifiers a client has passed over
@@ -117,6 +119,8 @@ class Connection:
         "_last_peer_stream_id",
         "_resets",
         "_forgotten",
+        "_cut_short",
+        "_cut_short_at",
         "_skips",
         "_active_at",
         "_encoder",
@@ -155,6 +159,8 @@ class Connection:
         self._last_peer_stream_id = 0
         self._resets: dict[int, bool] = {}  # stream -> whether it was we who reset it
         self._forgotten = 0  # the highest stream that we reset and no longer remember
+        self._cut_short = 0.0  # requests that a client began and had reset, less those forgiven
+        self._cut_short_at = 0.0
         self._skips: list[range] = []  # stream identifiers the client can never use again
         self._active_at: float | None = None  # when an octet last came, at first: left
 
@@ -789,6 +795,7 @@ class Connection:
         self._note_reset(error.stream_id, by_us=True)
         stream = self.streams.get(error.stream_id)
         if stream is not None:
+            self._count_cut_short()
             self._close_stream(stream)
             events.append(ev.StreamReset(error.stream_id, error.error_code, False, error.message))
 
@@ -969,6 +976,7 @@ class Connection:
         # RFC 9113 §5.4.2 [reset-not-answered]: not even where the stream is closed already.
         if stream is None:
             return
+        self._count_cut_short()
         stream.receive(RECV_RESET)
         self._note_reset(frame.stream_id, by_us=False)
         self._close_stream(stream)
@@ -983,23 +991,27 @@ class Connection:
             events.append(ev.SettingsAcked())
             return
         self.settings_received = True
-        window = self.peer_settings[SettingId.INITIAL_WINDOW_SIZE]
+        window = highest = latest = self.peer_settings[SettingId.INITIAL_WINDOW_SIZE]
         changes = self.peer_settings.update(frame.settings)
         for identifier, value in changes:
             if identifier == SettingId.INITIAL_WINDOW_SIZE:
-                self._resize_send_windows(value - window)
-                window = value
+                highest, latest = max(highest, value), value
             elif identifier == SettingId.HEADER_TABLE_SIZE:
                 self._encoder.set_table_size(value)
+        # RFC 9113 §10.5 [settings-work-bounded]: one frame may change it 2700 times.
+        if highest != window or latest != window:
+            self._resize_send_windows(highest - window, latest - highest)
         # RFC 9113 §6.5.3 [settings-ack], §3.4 [preface-acknowledged]
         self._answer(_SETTINGS_ACK, self._control)
         events.append(ev.SettingsReceived(dict(changes)))
 
-    def _resize_send_windows(self, difference: int) -> None:
+    def _resize_send_windows(self, up: int, down: int) -> None:
+        """To the highest value that came, since that must not be too much, then to the last."""
         # RFC 9113 §6.9.2 [initial-window-adjusts]: open streams; the others start with it.
         for stream in self.streams.values():
             # RFC 9113 §6.9.2 [initial-window-overflow]: the reach is the connection.
-            stream.send_window.widen(difference)
+            stream.send_window.widen(up)
+            stream.send_window.widen(down)
             if stream.outgoing:
                 self._schedule(stream)
 
@@ -1112,6 +1124,20 @@ class Connection:
         # [closed-by-end]: HEADERS after END_STREAM would use the stream a second time.
         reach = 0 if name == "HEADERS" and reset_by_us is None else stream_id
         raise PeerError(ErrorCode.STREAM_CLOSED, f"{name} on closed stream {stream_id}", reach)
+
+    def _count_cut_short(self) -> None:
+        """A stream was reset by the client, or through its fault; a server counts them."""
+        # RFC 9113 §10.5 [resets-bounded]: MAX_CONCURRENT_STREAMS does not see such streams, yet
+        # each is a request that somebody has begun to answer.
+        if self.client or self._active_at is None:
+            return
+        forgiven = (self._active_at - self._cut_short_at) * RESETS_PER_S
+        self._cut_short = max(0.0, self._cut_short - forgiven) + 1
+        self._cut_short_at = self._active_at
+        if self._cut_short > RESETS_BURST_MAX:
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM, f"over {RESETS_BURST_MAX} requests cut short"
+            )
 
     def _note_reset(self, stream_id: int, by_us: bool) -> None:
         if len(self._resets) >= RESETS_REMEMBERED_MAX:

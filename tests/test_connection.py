@@ -690,6 +690,25 @@ def test_a_changed_initial_window_moves_the_open_streams_below_zero_too(feed):
     assert lengths(sent(client)) == [(1, 1)]
 
 
+@pytest.mark.rfc("window-negative")
+def test_content_whose_turn_had_come_waits_when_its_window_goes_below_zero(feed):
+    client = begun(client=True)
+    stream, other = requested(client, True, True)
+    client.send_data(stream, bytes(20000))
+    client.data_to_send(0.0, 10009)
+    assert stream.send_window.size == 65535 - 10000
+
+    feed(client, SettingsFrame(((SettingId.INITIAL_WINDOW_SIZE, 5000),)))
+    client.send_data(other, b"free")
+    assert sent(client) == [ACK, DataFrame(3, b"free")]
+    assert (stream.send_window.size, stream.queued_octets) == (-5000, 10000)
+
+    feed(client, WindowUpdateFrame(1, 5000))
+    assert sent(client) == []
+    feed(client, WindowUpdateFrame(1, 10000))
+    assert lengths(sent(client)) == [(1, 10000)]
+
+
 @pytest.mark.rfc("initial-window-adjusts")
 def test_a_changed_initial_window_counts_for_requests_that_wait():
     client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 0})
@@ -1105,6 +1124,22 @@ def test_requests_over_the_peers_limit_wait_for_a_stream_to_end(feed):
     assert sent(client) == [ACK]
     feed(client, SettingsFrame(((SettingId.MAX_CONCURRENT_STREAMS, 3),)))
     assert [frame.stream_id for frame in sent(client)[1:]] == [9]
+
+
+@pytest.mark.rfc("concurrency-zero")
+def test_a_limit_of_zero_is_a_limit_like_any_other(feed):
+    client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 0})
+
+    client.send_request(GET)
+    assert (sent(client), client.has_output, client.takes_requests) == ([], False, True)
+
+    feed(client, SettingsFrame(((SettingId.MAX_CONCURRENT_STREAMS, 1),)))
+    assert [frame.stream_id for frame in sent(client)[1:]] == [1]
+    feed(client, SettingsFrame(((SettingId.MAX_CONCURRENT_STREAMS, 0),)))
+    client.send_request(GET)
+    assert sent(client) == [ACK]
+    assert feed(client, HeadersFrame(1, block(OK), True)) == [ev.ResponseReceived(1, 200, OK, True)]
+    assert sent(client) == []
 
 
 @pytest.mark.rfc("concurrency-exceeded")
@@ -1527,7 +1562,7 @@ def test_a_peer_that_provokes_resets_without_reading_them_must_go(wrong):
         octets = wire(HeadersFrame(2 * number + 1, request))
         if wrong == "on a closed stream":
             octets += wire(RstStreamFrame(2 * number + 1, 8), DataFrame(2 * number + 1, b""))
-        events = pair.feed(server, octets)
+        events = pair.feed(server, octets, now=float(number))
 
     assert [(type(event), event.error_code) for event in events[-1:]] == [
         (ev.ConnectionFailed, ErrorCode.ENHANCE_YOUR_CALM)

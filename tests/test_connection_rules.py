@@ -12,6 +12,8 @@ from h2lite.connection import (
     ANSWERS_QUEUED_MAX,
     DEBUG_DATA_OCTETS_MAX,
     INTERIM_RESPONSES_MAX,
+    RESETS_BURST_MAX,
+    RESETS_PER_S,
     RESETS_REMEMBERED_MAX,
     SETTINGS_ACK_TIMEOUT_S,
     SKIPS_REMEMBERED_MAX,
@@ -34,6 +36,7 @@ from h2lite.frames import (
 )
 from h2lite.settings import SettingId
 from h2lite.stream import CLOSED, IDLE, OPEN
+from h2lite.window import SendWindow
 from tests.pair import (
     GET,
     OK,
@@ -457,6 +460,30 @@ def test_a_window_may_go_through_any_lawful_value_within_one_settings_frame():
     assert sent(client) == [SettingsFrame(ack=True)]
 
 
+@pytest.mark.rfc("settings-work-bounded")
+def test_a_settings_frame_that_changes_one_setting_often_moves_each_window_once(monkeypatch):
+    client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 100})
+    streams = requested(client, *[True] * 100)
+    moves: list[int] = []
+    widen = SendWindow.widen
+
+    def counted(window: SendWindow, increment: int, stream_id: int = 0) -> None:
+        moves.append(increment)
+        widen(window, increment, stream_id)
+
+    monkeypatch.setattr(SendWindow, "widen", counted)
+
+    changes = [(SettingId.INITIAL_WINDOW_SIZE, number % 2) for number in range(2700)]
+    events = feed(client, SettingsFrame((*changes, (SettingId.INITIAL_WINDOW_SIZE, 9))))
+
+    assert [type(event) for event in events] == [ev.SettingsReceived]
+    assert {stream.send_window.size for stream in streams} == {9}
+    assert len(moves) <= 2 * len(streams)
+    moves.clear()
+    feed(client, SettingsFrame(((SettingId.INITIAL_WINDOW_SIZE, 9),)))
+    assert moves == []
+
+
 @pytest.mark.rfc("only-data-counted")
 def test_with_no_window_left_everything_but_content_still_crosses():
     windows = {SettingId.INITIAL_WINDOW_SIZE: 0}
@@ -663,6 +690,62 @@ def test_what_a_goaway_says_of_a_fault_is_bounded():
     feed(client, HeadersFrame(1, b"\x40" + b"\xff" * 100))
 
     assert len(sent(client)[-1].debug_data) <= DEBUG_DATA_OCTETS_MAX
+
+
+# -- requests cut short ----------------------------------------------------------------------
+
+
+CUT_SHORT = {
+    "reset by the client": lambda at: wire(HeadersFrame(at, block(POST)), RstStreamFrame(at, 8)),
+    "faulty": lambda at: wire(HeadersFrame(at, block(POST)), HeadersFrame(at, block(POST))),
+}
+
+
+@pytest.mark.rfc("resets-bounded")
+@pytest.mark.parametrize("how", CUT_SHORT)
+def test_a_client_that_cuts_requests_short_without_end_must_go(how):
+    server = begun(client=False)
+    for number in range(RESETS_BURST_MAX):
+        feed(server, CUT_SHORT[how](2 * number + 1), now=5.0)
+        drain(server)
+    assert not server.closed
+
+    events = feed(server, CUT_SHORT[how](2 * number + 3), now=5.0)
+
+    assert_over(server, events, ErrorCode.ENHANCE_YOUR_CALM)
+
+
+@pytest.mark.rfc("resets-bounded")
+@pytest.mark.parametrize(("hurry", "taken"), [(0.99, True), (1.5, False)])
+def test_requests_may_be_cut_short_for_ever_at_a_modest_pace(hurry, taken):
+    server = begun(client=False)
+    for number in range(4 * RESETS_BURST_MAX):
+        at, now = 2 * number + 1, number / (RESETS_PER_S * hurry)
+        feed(server, CUT_SHORT["reset by the client"](at), now=now)
+        drain(server)
+
+    assert server.closed is not taken
+
+
+@pytest.mark.rfc("resets-bounded")
+def test_requests_that_are_answered_or_refused_are_not_cut_short():
+    server = begun(client=False, settings={SettingId.MAX_CONCURRENT_STREAMS: 1})
+    for number in range(RESETS_BURST_MAX + 10):
+        at = 4 * number + 1
+        feed(server, HeadersFrame(at, block(GET), True), HeadersFrame(at + 2, block(GET), True))
+        server.send_response(server.streams[at], OK, end_stream=True)
+        drain(server)
+        feed(server, RstStreamFrame(at, 8), RstStreamFrame(at + 2, 8))
+    assert_goes_on(server)
+
+
+@pytest.mark.rfc("resets-bounded")
+def test_a_client_bears_as_many_resets_as_it_made_requests():
+    client = begun(client=True)
+    for number in range(RESETS_BURST_MAX + 10):
+        requested(client, False)
+        feed(client, RstStreamFrame(2 * number + 1, ErrorCode.REFUSED_STREAM))
+    assert_goes_on(client)
 
 
 # -- content-length --------------------------------------------------------------------------
@@ -1125,6 +1208,18 @@ def test_after_a_smaller_table_is_acknowledged_a_block_without_the_update_is_ref
     )
 
 
+@pytest.mark.rfc("table-size-reduced")
+def test_a_decoder_at_work_is_told_of_the_smaller_table_by_the_ack():
+    server = begun(client=False)
+    server.update_settings({SettingId.HEADER_TABLE_SIZE: 100}, 0.0)
+    feed(server, HeadersFrame(1, block(GET), True), SettingsFrame(ack=True))
+    drain(server)
+
+    events = feed(server, HeadersFrame(3, block(GET), True))
+
+    assert_over(server, events, ErrorCode.COMPRESSION_ERROR)
+
+
 def test_a_larger_table_that_we_announced_may_be_used():
     client = begun(client=True, settings={SettingId.HEADER_TABLE_SIZE: 8192})
     requested(client, False)
@@ -1177,7 +1272,6 @@ def test_push_is_never_switched_on(client):
     assert sent(core) == [SettingsFrame(((SettingId.ENABLE_PUSH, 0),))]
 
 
-@pytest.mark.rfc("concurrency-zero")
 def test_windows_are_given_to_a_request_only_when_it_opens():
     client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 0})
     stream = client.send_request(POST, end_stream=False)

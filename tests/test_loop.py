@@ -370,7 +370,6 @@ def test_a_megabyte_passes_through_a_small_socket_buffer(loop, ends):
     pair.link.end("the test is over")
 
 
-@pytest.mark.rfc("read-promptly")
 def test_a_ping_is_let_in_before_the_data_that_a_full_socket_refused(loop, ends):
     ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     pair = Ends(loop, *ends)
@@ -433,6 +432,26 @@ def test_a_reset_is_reported_with_the_systems_words(loop):
 
     assert events == [ConnectionEnded("Connection reset by peer")]
     assert (pair.link.ended, left.fileno()) == (True, -1)
+
+
+@pytest.mark.rfc("read-promptly")
+def test_a_link_with_a_full_socket_still_reads_what_the_peer_says(loop, ends):
+    ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    pair = Ends(loop, *ends)
+    pair.exchange()
+    stream = pair.client.send_request(REQUEST, end_stream=False)
+    pair.client.send_data(stream, CONTENT * 4, end_stream=True)
+    loop.touch(pair.link)
+    for _ in range(100):
+        loop.flush()
+        pair.turn()
+    assert stream.queued_octets  # nobody reads at the other end
+
+    pair.server.ping(b"question", 0.0)
+    pair.right.sendall(pair.server.data_to_send(0.0))
+
+    assert pair.turn() == [PingReceived(b"question")]
+    pair.link.end("the test is over")
 
 
 @pytest.mark.rfc("read-promptly")

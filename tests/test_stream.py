@@ -60,6 +60,7 @@ def act(stream: Stream, signal: str) -> None:
         stream.receive(number)
 
 
+@pytest.mark.rfc("half-closed-local-sends")
 def test_the_table_is_the_rfcs_figure():
     table = {
         (STATE_NAMES[state], SIGNAL_NAMES[signal]): STATE_NAMES[after]
