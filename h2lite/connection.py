@@ -454,6 +454,9 @@ class Connection:
         # RFC 9113 §6.9.2 [initial-window-receive], §6.9.3 [window-reduced]
         for stream in self.streams.values():
             stream.receive_window.resize(window - before[0], announced)
+            # What was consumed and held back may be half of the smaller window by now, and no
+            # later call might come to give it back.
+            self._credit_stream(stream, 0)
         if table != before[1]:
             self._decoder.set_table_size(table)
 

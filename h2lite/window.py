@@ -55,8 +55,8 @@ class ReceiveWindow:
 
     def receive(self, octets: int, stream_id: int = 0) -> None:
         """Count a flow-controlled payload.  Raises PeerError when the peer sent too much."""
-        # RFC 9113 §6.9.1 [window-exceeded]
-        if octets > self.size:
+        # RFC 9113 §6.9.1 [window-exceeded]: an empty frame may come in a window below zero.
+        if octets > self.size and octets:
             raise PeerError(
                 ErrorCode.FLOW_CONTROL_ERROR,
                 f"DATA of {octets} octets in a window of {self.size} on stream {stream_id}",
