@@ -315,15 +315,15 @@ class PooledConnection:
             self._check_alive()
 
     def close(self) -> None:
-        """Say GOAWAY and close; a second close does nothing."""
+        """Say GOAWAY and close; a second close does nothing.
+
+        Takes as long as the peer needs to read that and to close too, 0.25 s at most.
+        """
         with self._lock:
             if self._fault is None:
                 self._fail(UsageError(f"{self} is closed"))
                 self._connection.goaway()
-                self._loop.touch(self._link)
-                self._loop.flush()
-            if not self._link.ended:
-                self._link.end("closed here")
+                self._linger()
             self._loop.close()
 
     def __enter__(self) -> Self:
@@ -486,9 +486,21 @@ class PooledConnection:
         try:
             for _, event in self._loop.turn(deadline):
                 self._on_event(event)
+            if self._fault is not None and not self._link.ended:
+                self._linger()
         except BaseException:
             self._on_interrupt()
             raise
+
+    def _linger(self) -> None:
+        """A GOAWAY of ours is queued: let the peer read it before the socket goes."""
+        self._link.finish()
+        try:
+            while not self._link.ended:
+                self._loop.flush()
+                self._loop.turn()
+        finally:
+            self._link.end("closed here")
 
     def _on_interrupt(self) -> None:
         # Octets may have been read and not understood, or taken and not sent: what the two sides
@@ -568,7 +580,8 @@ class PooledConnection:
             self._end(self._dismissal)
 
     def _on_failed(self, event: ev.ConnectionFailed) -> None:
-        self._end(
+        # The turn goes on to see the GOAWAY off.
+        self._fail(
             RemoteProtocolError(
                 f"{self} broke HTTP/2, {error_name(event.error_code)}: {event.reason}",
                 event.error_code,
@@ -581,14 +594,12 @@ class PooledConnection:
 
     def _end(self, fault: H2liteError) -> None:
         """The connection is of no more use: every call ends with `fault`."""
-        if self._fault is not None:
-            return
         self._fail(fault)
-        # A GOAWAY of ours may still be queued.
-        self._loop.flush()
         self._link.end("closed here")
 
     def _fail(self, fault: H2liteError) -> None:
+        if self._fault is not None:
+            return
         self._fault = fault
         for call in [*self._calls.values(), *self._unsent]:
             if call.fault is None:

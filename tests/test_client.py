@@ -655,3 +655,30 @@ def test_what_came_before_a_reset_in_the_same_turn_is_still_the_users():
         assert (response.status, next(pieces)) == (200, b"half")
         with pytest.raises(StreamReset, match="INTERNAL_ERROR"):
             next(pieces)
+
+
+@pytest.mark.rfc("connection-error-closes")
+@pytest.mark.parametrize("fault", [True, False], ids=["after a fault", "at close"])
+def test_a_goaway_of_ours_is_read_whatever_the_peer_still_sends(fault):
+    """A socket closed with octets unread resets the connection, and takes the GOAWAY along."""
+    said: list[bytes] = []
+
+    def talkative(peer: Peer) -> None:
+        peer.until(RequestReceived)
+        stream = peer.core.streams[1]
+        peer.core.send_response(stream, OK)
+        peer.core.send_data(stream, bytes(500_000))
+        faulty = b"\x00\x00\x07\x06\x00\x00\x00\x00\x00" + bytes(7) if fault else b""
+        peer.sock.sendall(peer.core.data_to_send(0.0) + faulty + bytes(300_000))
+        while octets := peer.sock.recv(65536):
+            said.append(octets)
+
+    with peering(talkative) as peer, connect(peer.url) as connection:
+        response = connection.request("GET", "/")
+        if fault:
+            with pytest.raises(RemoteProtocolError):
+                response.read()
+
+    goaway = GoAwayFrame(0, ErrorCode.FRAME_SIZE_ERROR, b"PING of 7 octets, want 8")
+    expected = goaway if fault else GoAwayFrame(0, ErrorCode.NO_ERROR)
+    assert b"".join(said).endswith(expected.encode())
