@@ -923,6 +923,13 @@ MALFORMED_REQUESTS = [
         marks=pytest.mark.rfc("path-form"),
     ),
     pytest.param(with_pseudo(b":path", b""), marks=pytest.mark.rfc("request-pseudo")),
+    *(
+        pytest.param(
+            with_pseudo(b":path", path, with_pseudo(b":method", method)),
+            marks=pytest.mark.rfc("options-asterisk"),
+        )
+        for method, path in [(b"OPTIONS", b""), (b"OPTIONS", b"**"), (b"HEAD", b"*")]
+    ),
     pytest.param(
         with_pseudo(b":authority", b"me@example.org"),
         marks=pytest.mark.rfc("authority-no-userinfo"),
@@ -945,7 +952,7 @@ WELL_FORMED_REQUESTS = [
     pytest.param(with_pseudo(b":method", b"M-SEARCH"), marks=pytest.mark.rfc("method-token")),
     pytest.param(
         with_pseudo(b":path", b"*", with_pseudo(b":method", b"OPTIONS")),
-        marks=pytest.mark.rfc("path-form"),
+        marks=pytest.mark.rfc("path-form", "options-asterisk"),
     ),
     pytest.param(
         with_pseudo(b":path", b"urn", with_pseudo(b":scheme", b"x-other")),
