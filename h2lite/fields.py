@@ -204,7 +204,7 @@ def request_fault(fields: Fields) -> str | None:
         return f":scheme of {scheme!r}"
     if len(path.translate(None, _PATH_FORBIDDEN)) != len(path):
         return f":path of {path!r}"
-    # RFC 9113 §8.3.1 [path-form]
+    # RFC 9113 §8.3.1 [path-form], [options-asterisk]
     if scheme.lower() in (b"http", b"https") and path[:1] != b"/" and (
         (method, path) != (b"OPTIONS", b"*")
     ):

@@ -326,6 +326,25 @@ def test_a_stream_the_peer_resets_fails_alone():
     assert caught.value.error_code == ErrorCode.REFUSED_STREAM
 
 
+@pytest.mark.rfc("early-response")
+def test_a_complete_response_is_kept_though_its_unfinished_request_is_reset():
+    def enough(peer: Peer) -> None:
+        request = peer.until(RequestReceived)
+        stream = peer.core.streams[request.stream_id]
+        peer.core.send_response(stream, OK)
+        peer.core.send_data(stream, b"enough", end_stream=True)
+        peer.flush()
+        peer.core.reset_stream(stream, ErrorCode.NO_ERROR)
+        peer.serve()
+
+    with peering(enough) as peer, connect(peer.url) as connection:
+        # More than the peer's windows hold, so it cannot all have left.
+        response = connection.request("POST", "/", body=bytes(2**23))
+        connection.ping()  # the RST_STREAM has come by now
+        assert (response.status, response.read()) == (200, b"enough")
+        connection.ping()
+
+
 def test_a_malformed_response_fails_alone():
     def malformed(peer: Peer) -> None:
         request = peer.until(RequestReceived)

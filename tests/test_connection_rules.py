@@ -924,6 +924,13 @@ MALFORMED_REQUESTS = [
         marks=pytest.mark.rfc("path-form"),
     ),
     pytest.param(with_pseudo(b":path", b""), marks=pytest.mark.rfc("request-pseudo")),
+    *(
+        pytest.param(
+            with_pseudo(b":path", path, with_pseudo(b":method", method)),
+            marks=pytest.mark.rfc("options-asterisk"),
+        )
+        for method, path in [(b"OPTIONS", b""), (b"OPTIONS", b"**"), (b"HEAD", b"*")]
+    ),
     pytest.param(
         with_pseudo(b":authority", b"me@example.org"),
         marks=pytest.mark.rfc("authority-no-userinfo"),
@@ -946,7 +953,7 @@ WELL_FORMED_REQUESTS = [
     pytest.param(with_pseudo(b":method", b"M-SEARCH"), marks=pytest.mark.rfc("method-token")),
     pytest.param(
         with_pseudo(b":path", b"*", with_pseudo(b":method", b"OPTIONS")),
-        marks=pytest.mark.rfc("path-form"),
+        marks=pytest.mark.rfc("path-form", "options-asterisk"),
     ),
     pytest.param(
         with_pseudo(b":path", b"urn", with_pseudo(b":scheme", b"x-other")),
@@ -1063,6 +1070,34 @@ def test_a_client_sends_no_response():
 
     with pytest.raises(UsageError):
         client.send_response(stream, OK)
+
+
+@pytest.mark.rfc("connection-error")
+@pytest.mark.parametrize("whose", ["the peer's fault", "the caller's wish"])
+def test_a_goaway_with_an_error_is_the_last_frame_whatever_waited(whose):
+    core = asked(1, 3)
+    core.send_response(core.streams[1], OK)
+    core.send_data(core.streams[1], bytes(50000), end_stream=True)
+    core.put_back(core.data_to_send(0.0, 20000)[1000:])  # half a frame, and whole ones
+    core.send_response(core.streams[3], OK)
+    core.ping(b"01234567", 0.0)
+    core.update_settings({SettingId.MAX_FRAME_SIZE: 20000}, 0.0)
+
+    if whose == "the caller's wish":
+        core.goaway(ErrorCode.INTERNAL_ERROR)
+    else:
+        feed(core, SettingsFrame(), DataFrame(99, b""))
+    octets = core.data_to_send(0.0)
+    core.put_back(octets[-5:])
+    octets = octets[:-5] + drain(core)
+
+    at = 1000  # of what had left, as it was framed: HEADERS, then DATA up to here
+    first = HeadersFrame(1, block(OK)).encode()
+    frames = parse(octets[16384 + 9 - (at - len(first)) :])
+    assert [type(frame) for frame in frames[-1:]] == [GoAwayFrame]
+    assert not any(isinstance(frame, HeadersFrame) for frame in frames)
+    assert frames[-1].last_stream_id == 3
+    assert not core.has_output
 
 
 @pytest.mark.parametrize("end", ["failed", "eof"])
