@@ -322,6 +322,7 @@ class PooledConnection:
         with self._lock:
             if self._fault is None:
                 self._fail(UsageError(f"{self} is closed"))
+                # RFC 9113 §6.8 [goaway-before-close]
                 self._connection.goaway()
                 self._linger()
             self._loop.close()
@@ -577,7 +578,9 @@ class PooledConnection:
         for call in self._unsent:
             call.fault = self._dismissal
         if event.error_code != ErrorCode.NO_ERROR:
-            self._end(self._dismissal)
+            # RFC 9113 §6.8 [goaway-before-close]
+            self._connection.goaway()
+            self._fail(self._dismissal)
 
     def _on_failed(self, event: ev.ConnectionFailed) -> None:
         # The turn goes on to see the GOAWAY off.

@@ -292,6 +292,7 @@ class Server:
             for exchange in [*client.exchanges.values()]:
                 self._retire(exchange)
             if not client.link.connection.closed:
+                # RFC 9113 §6.8 [goaway-before-close]
                 client.link.connection.goaway()
             client.link.finish()
 

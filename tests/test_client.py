@@ -528,6 +528,7 @@ def test_closing_twice_does_nothing_more_and_every_call_after_it_is_refused():
     assert sorted(os.listdir("/dev/fd")) == before
 
 
+@pytest.mark.rfc("goaway-before-close")
 def test_closing_says_goaway():
     said: list[GoAwayReceived] = []
 
@@ -701,3 +702,22 @@ def test_a_goaway_of_ours_is_read_whatever_the_peer_still_sends(fault):
     goaway = GoAwayFrame(0, ErrorCode.FRAME_SIZE_ERROR, b"PING of 7 octets, want 8")
     expected = goaway if fault else GoAwayFrame(0, ErrorCode.NO_ERROR)
     assert b"".join(said).endswith(expected.encode())
+
+
+@pytest.mark.rfc("goaway-before-close")
+def test_a_goaway_with_an_error_is_answered_with_ours():
+    said: list[GoAwayReceived] = []
+
+    def leaving(peer: Peer) -> None:
+        peer.until(RequestReceived)
+        peer.sock.sendall(GoAwayFrame(1, ErrorCode.INTERNAL_ERROR).encode())
+        said.append(peer.until(GoAwayReceived))
+
+    with (
+        peering(leaving) as peer,
+        connect(peer.url) as connection,
+        pytest.raises(ConnectionLost, match="said GOAWAY INTERNAL_ERROR"),
+    ):
+        connection.request("GET", "/")
+
+    assert said == [GoAwayReceived(0, ErrorCode.NO_ERROR, b"")]

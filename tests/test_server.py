@@ -411,6 +411,7 @@ def test_a_client_gone_before_it_was_accepted_does_no_harm(secure, files):
         thread.join(PATIENCE_S)
 
 
+@pytest.mark.rfc("goaway-before-close")
 def test_stopping_says_goaway_then_closes():
     with serving() as server, raw_client(server) as raw:
         raw.core.send_request(GET)
