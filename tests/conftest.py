@@ -7,9 +7,11 @@ reason.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+
+from tests.replaying import assert_cuts_make_no_difference, recorded
 
 NO_SKIP = os.environ.get("H2LITE_NO_SKIP") == "1"
 MARKS = ("scenario", "peer")
@@ -43,3 +45,12 @@ def pytest_make_collect_report(
     if NO_SKIP and any(mark in collector.nodeid for mark in MARKS):
         refuse_skip(report)
     return report
+
+
+@pytest.fixture
+def every_cut() -> Iterator[None]:
+    """All cores of the test live their histories again in other cuts: see replaying.py."""
+    with recorded() as histories:
+        yield
+    for history in histories:
+        assert_cuts_make_no_difference(history)

@@ -47,6 +47,9 @@ from tests.pair import (
     wire,
 )
 
+# What every core of these tests receives is also cut otherwise: see replaying.py.
+pytestmark = pytest.mark.usefixtures("every_cut")
+
 INTERIM = [(b":status", b"103")]
 WHOLE_OR_BY_OCTETS = pytest.mark.parametrize("cut", [None, 1, 7], ids=["whole", "by 1", "by 7"])
 
