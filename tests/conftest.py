@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.replaying import assert_cuts_make_no_difference, recorded
+
 NO_SKIP = os.environ.get("H2LITE_NO_SKIP") == "1"
 MARKS = ("scenario", "peer")
 
@@ -52,3 +54,15 @@ def short_path() -> Iterator[Path]:
     """A folder for UNIX sockets, whose paths are limited: tmp_path is too long on macOS."""
     with TemporaryDirectory(dir="/tmp" if os.path.isdir("/tmp") else None) as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def every_cut(request: pytest.FixtureRequest) -> Iterator[None]:
+    """All cores of the test live their histories again in other cuts: see replaying.py."""
+    if request.node.get_closest_marker("uncut"):
+        yield
+        return
+    with recorded() as histories:
+        yield
+    for history in histories:
+        assert_cuts_make_no_difference(history)

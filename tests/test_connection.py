@@ -44,6 +44,9 @@ from tests import pair
 from tests.cutting import same_for_all_cuts
 from tests.pair import GET, OK, POST, TRAILERS, begun, block, connected, drain, parse, sent, wire
 
+# What every core of these tests receives is also cut otherwise: see replaying.py.
+pytestmark = pytest.mark.usefixtures("every_cut")
+
 INTERIM = [(b":status", b"103"), (b"link", b"</a>")]
 ACK = SettingsFrame(ack=True)
 PING = PingFrame(b"01234567")

@@ -10,6 +10,9 @@ from h2lite.frames import DataFrame, HeadersFrame, RstStreamFrame, SettingsFrame
 from h2lite.settings import SettingId
 from tests.pair import POST, begun, block, feed, sent
 
+# What every core of these tests receives is also cut otherwise: see replaying.py.
+pytestmark = pytest.mark.usefixtures("every_cut")
+
 ACK = SettingsFrame(ack=True)
 
 
