@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ACCEPTS_A_TURN_MAX = 64  # so that a rush of newcomers does not hold up who is here
 HANDSHAKE_TIMEOUT_S = 10.0
 BACKLOG = 256
+EXHAUSTED_PAUSE_S = 0.1  # without descriptors or memory, before the next accept is tried
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Accepted(Value):
@@ -76,9 +78,17 @@ class Listener(Source):
         while len(accepted) < ACCEPTS_A_TURN_MAX:
             try:
                 accepted.append(Accepted(*self._sock.accept()))
-            except OSError:  # nobody is left, or the one who came has gone again
+            except OSError as error:  # nobody is left, or the one who came has gone again
+                if error.errno in _EXHAUSTED:
+                    # The selector would go on saying that somebody waits: look away for a moment.
+                    self._loop.watch(self, self._sock.fileno(), 0)
+                    self._loop.set_deadline(self, now + EXHAUSTED_PAUSE_S)
                 break
         return accepted
+
+    def handle_deadline(self, now: float) -> list[Value]:
+        self._loop.watch(self, self._sock.fileno(), READ)
+        return []
 
     def close(self) -> None:
         self._loop.forget(self, self._sock.fileno())

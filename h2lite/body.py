@@ -24,7 +24,8 @@ def next_piece(body: object) -> bytes | None:
     Raises UsageError for what are no octets, and whatever reading raises.
     """
     if hasattr(body, "read"):
-        piece = body.read(BODY_QUEUED_OCTETS)
+        # read1 gives what a pipe has by now; read would wait until it has all it was asked for.
+        piece = getattr(body, "read1", body.read)(BODY_QUEUED_OCTETS)
         if piece is None:  # a file that does not block, and has nothing yet
             return b""
         if len(piece) == 0:
@@ -43,7 +44,10 @@ def octets_left(body: object) -> int | None:
     seekable = getattr(body, "seekable", None)
     if seekable is None or not seekable():
         return None
-    here: int = body.tell()  # type: ignore[attr-defined]
-    end: int = body.seek(0, 2)  # type: ignore[attr-defined]
-    body.seek(here)  # type: ignore[attr-defined]
+    try:
+        here: int = body.tell()  # type: ignore[attr-defined]
+        end: int = body.seek(0, 2)  # type: ignore[attr-defined]
+        body.seek(here)  # type: ignore[attr-defined]
+    except OSError:  # some files of /proc say that they are seekable, and are not
+        return None
     return end - here if end > here else 0

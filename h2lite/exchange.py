@@ -6,6 +6,7 @@ where the server says, in its own thread or in a worker.  No sockets, no frames.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 
@@ -185,7 +186,8 @@ class Exchange(Source):
     reply       the handler's answer, None before
     fields      the reply's field section
     piece       what the last step took from the body; None: it has ended
-    failed      the last step raised
+    failed      a step raised
+    body_closed the reply's body needs no further step
     """
 
     __slots__ = (
@@ -203,6 +205,7 @@ class Exchange(Source):
         "fields",
         "piece",
         "failed",
+        "body_closed",
     )
 
     def __init__(self, link: Link, stream: Stream, request: Request) -> None:
@@ -220,6 +223,7 @@ class Exchange(Source):
         self.fields: Fields = []
         self.piece: bytes | None = None
         self.failed = False
+        self.body_closed = False
 
     def work(self, handler: Callable[[Request], Reply]) -> None:
         """Ask the handler; the next time, its reply's body for a piece; once over, close that.
@@ -228,6 +232,7 @@ class Exchange(Source):
         """
         try:
             if self.over:
+                self.body_closed = True
                 close_body(self.reply)
             elif self.reply is None:
                 self._ask(handler)
@@ -262,8 +267,11 @@ def response_fields(reply: Reply) -> Fields:
     """A reply's field section.  Raises what a reply that is none deserves."""
     fields = [(b":status", str(reply.status).encode()), *octet_pairs(reply.headers)]
     body = reply.body
+    if not 0 <= reply.delay < math.inf:
+        raise ValueError(f"a reply's delay of {reply.delay!r}, want seconds")
     if isinstance(body, bytes):
-        if all(name != b"content-length" for name, _ in fields):
+        # RFC 9110 §8.6: a 204 has none, and that of a 304 speaks of another response.
+        if reply.status not in (204, 304) and all(name != b"content-length" for name, _ in fields):
             fields.append((b"content-length", str(len(body)).encode()))
     elif not hasattr(body, "read") and not hasattr(body, "__next__"):
         raise TypeError(f"a reply's body of {type(body)}, want octets, a file or an iterator")

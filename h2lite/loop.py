@@ -27,6 +27,7 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
 CANCELLED_TIMERS_MAX = 64  # beside one for each that waits, before the heap is swept
+PATIENCE_S_MAX = 86400.0  # of one wait: epoll takes no more than 2^31 ms; waking early is harmless
 LINGER_S = 0.25  # how long a finished connection may stay, for its last octets to be read
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
@@ -183,7 +184,7 @@ class Loop:
         due = self.next_deadline()
         if due is not None and (deadline is None or due < deadline):
             deadline = due
-        return None if deadline is None else max(0.0, deadline - now)
+        return None if deadline is None else min(max(0.0, deadline - now), PATIENCE_S_MAX)
 
     def _drain_waker(self) -> None:
         assert self._waker is not None

@@ -39,6 +39,7 @@ BODY_RETRY_S = 0.05  # until a body that had nothing yet is asked again
 FAILED = b"the handler failed\n"
 WORKERS_END_S = 1.0  # how long a stopped server waits for handlers that still run
 
+_GO_ON = "100-continue"
 _FAREWELL = b"farewell"  # the PING whose ack shows that a client has read our first GOAWAY
 
 
@@ -115,8 +116,9 @@ class _Workers:
         """Let every step queued before be made, then end; whoever takes longer is left behind."""
         for _ in self._threads:
             self._steps.put(None)
+        deadline = monotonic() + WORKERS_END_S
         for thread in self._threads:
-            thread.join(WORKERS_END_S)
+            thread.join(max(0.0, deadline - monotonic()))
 
 
 class Server:
@@ -153,6 +155,8 @@ class Server:
     ) -> None:
         if not 0 <= threads <= CONCURRENT_STREAMS_MAX:
             raise UsageError(f"{threads} threads, want 0 to {CONCURRENT_STREAMS_MAX}")
+        if not 0 <= port <= 65535:
+            raise UsageError(f"port {port}, want 0 to 65535")
         self._handler = handler
         self._streamed = streamed
         self._ssl_context = ssl_context
@@ -305,6 +309,8 @@ class Server:
             self._drop(link)
         if self._workers is not None:
             self._workers.end()
+            self._workers = None  # the steps that are left are made here
+            self._do_posted()
         self._loop.close()
 
     # -- events ----------------------------------------------------------------------------
@@ -339,6 +345,8 @@ class Server:
         self._add_client(source.transport)
 
     def _on_handshake_failed(self, source: Handshake, event: HandshakeFailed) -> None:
+        if source not in self._handshakes:  # done, or failed otherwise, in the same turn
+            return
         self._handshakes.discard(source)
         self._say(f"{address_text(source.transport.address)} {event.reason}")
         source.close()
@@ -349,7 +357,7 @@ class Server:
 
     def _on_request(self, link: Link, event: ev.RequestReceived) -> None:
         stream = link.connection.streams.get(event.stream_id)
-        if stream is None:  # reset in the same turn
+        if stream is None or link.connection.closed:  # reset, or at fault, in the same turn
             return
         client = self._clients[link]
         self._requests += 1
@@ -369,8 +377,11 @@ class Server:
         """A request whose content is still to come."""
         request, link = exchange.request, exchange.link
         # RFC 9110 §10.1.1: the client waits for a word before it sends content.
-        if ("expect", "100-continue") in request.headers:
-            link.connection.send_response(exchange.stream, [(b":status", b"100")])
+        if any(name == "expect" and value.lower() == _GO_ON for name, value in request.headers):
+            try:
+                link.connection.send_response(exchange.stream, [(b":status", b"100")])
+            except UsageError:
+                pass  # it takes no field section of that size; the final response will say so
             self._loop.touch(link)
         try:
             streamed = self._streamed is not None and self._streamed(request)
@@ -494,7 +505,7 @@ class Server:
         """A step is made: the reply is there, or a piece of its body, or the body is closed."""
         exchange.working = False
         if exchange.over:
-            self._release(exchange)
+            self._close_body(exchange)
         elif exchange.answered:
             self._on_piece(exchange)
         elif exchange.reply is None:
@@ -505,6 +516,8 @@ class Server:
             self._answer(exchange, exchange.reply)
 
     def _on_due(self, exchange: Exchange, event: Due) -> None:
+        if exchange.over:  # since this turn began
+            return
         if exchange.waiting:
             self._ask_again(exchange)
         elif exchange.reply is not None:
@@ -626,9 +639,14 @@ class Server:
             client.held.pop(exchange, None)
         if exchange.request.content is not None:
             self._on_taken(exchange, exchange.request.content.give_up())
-        if exchange.working:  # its step will see that it is over
-            return
-        if exchange.reply is None or isinstance(exchange.reply.body, bytes):
+        exchange.waiting = False
+        if not exchange.working:  # else when its step is made
+            self._close_body(exchange)
+
+    def _close_body(self, exchange: Exchange) -> None:
+        """The last step of an exchange that is over, where its body is something to be closed."""
+        reply = exchange.reply
+        if exchange.body_closed or reply is None or isinstance(reply.body, bytes):
             self._release(exchange)
         else:
             self._step(exchange)
@@ -648,8 +666,12 @@ class Server:
             self._start(held)
 
     def _say(self, line: str) -> None:
-        if self._log is not None:
+        if self._log is None:
+            return
+        try:
             self._log(line)
+        except Exception:  # noqa: BLE001  a log that cannot be written ends no connection
+            sys.excepthook(*sys.exc_info())
 
 
 _ON_EVENT: dict[type[Value], Callable[[Server, Any, Any], None]] = {

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -254,6 +255,39 @@ def test_what_is_quick_is_not_told(url, monkeypatch, tmp_path, capfdbinary):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
 
     assert got(capfdbinary, "-o", str(tmp_path / "out"), f"{url}/bytes/1") == b""
+
+
+def test_a_dash_is_stdout(capfdbinary, url):
+    assert got(capfdbinary, "-o", "-", f"{url}/healthz") == b"ok\n"
+
+
+def test_a_length_that_the_user_declares_takes_the_place_of_ours(capfdbinary, url, tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    declared = ("-T", str(tmp_path / "file"), "-H", "Content-Length: 5")
+    assert got(capfdbinary, *declared, f"{url}/echo") == b"12345"
+
+
+def test_what_a_pipe_has_by_now_is_sent_by_now():
+    came = threading.Event()
+
+    def reading(request: Request) -> Reply:
+        assert request.content is not None
+        assert next(request.content) == b"one\n"
+        came.set()
+        return Reply(200, b"".join(request.content))
+
+    command = [sys.executable, "-m", "h2lite", "get", "-T", "-"]
+    with (
+        serving(reading, threads=1, streamed=lambda request: True) as server,
+        subprocess.Popen(
+            [*command, server.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as process,
+    ):
+        assert process.stdin is not None
+        process.stdin.write(b"one\n")
+        process.stdin.flush()
+        assert came.wait(PATIENCE_S)
+        assert process.communicate(b"two\n", PATIENCE_S)[0] == b"two\n"
 
 
 # -- what is refused ---------------------------------------------------------------------------

@@ -35,9 +35,10 @@ from h2lite.events import (
 )
 from h2lite.events import StreamReset as StreamWasReset
 from h2lite.exchange import Reply, Request
-from h2lite.frames import GoAwayFrame, HeadersFrame, PingFrame
+from h2lite.frames import DataFrame, GoAwayFrame, HeadersFrame, PingFrame
 from h2lite.settings import SettingId
 
+from .pair import block
 from .running import PATIENCE_S, Peer, accepting, peering, serving
 
 OK = [(b":status", b"200")]
@@ -721,3 +722,20 @@ def test_a_goaway_with_an_error_is_answered_with_ours():
         connection.request("GET", "/")
 
     assert said == [GoAwayReceived(0, ErrorCode.NO_ERROR, b"")]
+
+
+@pytest.mark.rfc("malformed-stream-error")
+def test_nothing_of_a_malformed_response_is_the_users_to_see():
+    def ends_short(peer: Peer) -> None:
+        peer.until(RequestReceived)
+        fields = block([*OK, (b"content-length", b"9")])
+        frames = HeadersFrame(1, fields).encode() + DataFrame(1, b"short", True).encode()
+        peer.sock.sendall(frames)
+        peer.serve()
+
+    with (
+        peering(ends_short) as peer,
+        connect(peer.url) as connection,
+        pytest.raises(StreamReset, match="malformed message"),
+    ):
+        connection.request("GET", "/")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import resource
 import socket
 import threading
 import time
@@ -36,7 +37,8 @@ from h2lite.events import StreamReset as StreamWasReset
 from h2lite.exchange import Content, Reply, Request
 from h2lite.frames import MAX_STREAM_ID
 from h2lite.loop import Link, Loop
-from h2lite.server import Server
+from h2lite.server import BODY_RETRY_S, Server
+from h2lite.settings import SettingId
 from h2lite.transport import Transport, prepare
 
 from .running import PATIENCE_S, Peer, peering, serving
@@ -173,6 +175,18 @@ def test_trailers_that_may_not_be_sent_withdraw_the_request(connection):
         with pytest.raises(LocalProtocolError, match=r"belongs to HTTP/1\.1"):
             connection.request("PUT", "/count", body=body, trailers=[("connection", "close")])
     assert connection.request("PUT", "/count", body=b"whole").read() == b"5"
+    assert connection._connection.streams == {}
+
+
+def test_a_piece_may_be_used_again_for_the_next_one(connection):
+    def body() -> Iterator[bytearray]:
+        piece = bytearray(1000)
+        for number in range(3000):  # more than the windows hold, so that some have to wait
+            piece[:] = bytes([number % 251]) * 1000
+            yield piece
+
+    content = connection.request("PUT", "/stream/echo", body=body()).read()
+    assert content == b"".join(bytes([number % 251]) * 1000 for number in range(3000))
 
 
 def test_the_bodys_own_code_runs_without_the_connections_lock(connection):
@@ -651,3 +665,139 @@ def test_trailers_end_a_streamed_request_too():
         raw.core.send_trailers(stream, [(b"checksum", b"1")])
 
         assert raw.until(TrailersReceived) == TrailersReceived(1, [(b"checksum", b"1")])
+
+
+# -- what a hostile client, an odd handler or a poor system must not end -------------------------
+
+WAITING_PUT = [*PUT, (b"expect", b"100-Continue")]
+
+
+def test_a_client_at_fault_while_it_waits_for_a_word_ends_nothing_but_itself():
+    with serving(handler) as server, raw_client(server) as raw:
+        raw.core.send_request(WAITING_PUT, end_stream=False)
+        raw.sock.sendall(raw.core.data_to_send(0.0) + b"\0\0\1\6\0\0\0\0\0x")  # a PING of 1 octet
+        raw.rest()
+        with connect(server.url) as connection:
+            assert connection.request("GET", "/").status == 200
+
+
+def test_a_client_that_takes_no_fields_ends_nothing_but_its_stream(monkeypatch):
+    monkeypatch.setattr("sys.excepthook", lambda *_: None)
+    with serving(handler) as server, raw_client(server) as raw:
+        raw.core.update_settings({SettingId.MAX_HEADER_LIST_SIZE: 1}, 0.0)
+        stream = raw.core.send_request(WAITING_PUT, end_stream=False)
+        raw.core.send_data(stream, b"content", end_stream=True)
+        assert raw.until(StreamWasReset).error_code == ErrorCode.INTERNAL_ERROR
+        with connect(server.url) as connection:
+            assert connection.request("GET", "/").status == 200
+
+
+@pytest.mark.parametrize("step", ["handler", "body"])
+def test_a_body_is_closed_though_the_reset_came_during_a_step(step):
+    entered, released, closed = (threading.Event() for _ in range(3))
+
+    class Slow:
+        def __next__(self) -> bytes:
+            if step == "body":
+                entered.set()
+                released.wait(PATIENCE_S)
+            return b"piece"
+
+        def close(self) -> None:
+            closed.set()
+
+    def slow(request: Request) -> Reply:
+        if step == "handler":
+            entered.set()
+            released.wait(PATIENCE_S)
+        return Reply(200, Slow())  # type: ignore[arg-type]
+
+    with serving(slow, threads=1) as server, raw_client(server) as raw:
+        stream = raw.core.send_request(GET)
+        raw.flush()
+        assert entered.wait(PATIENCE_S)
+        raw.core.reset_stream(stream)
+        raw.core.ping(b"12345678", 0.0)
+        raw.until(PingAcked)
+        released.set()
+        assert closed.wait(PATIENCE_S)
+        until(lambda: server.stats()["handlers"] == 0)
+
+
+def test_a_reset_in_the_turn_of_a_deadline_releases_an_exchange_once():
+    def stalls(request: Request) -> Reply:
+        if request.path == "/stall":
+            time.sleep(3 * BODY_RETRY_S)  # the deadline of the other body passes meanwhile
+            return Reply()
+        return never_done(request)
+
+    with serving(stalls) as server, raw_client(server) as raw, raw_client(server) as other:
+        stream = raw.core.send_request(GET)
+        raw.until(ResponseReceived)
+        other.core.send_request([*GET[:-1], (b":path", b"/stall")])
+        other.flush()
+        raw.core.reset_stream(stream)
+        raw.flush()
+        other.until(ResponseReceived)
+        raw.core.ping(b"12345678", 0.0)
+        raw.until(PingAcked)
+        assert server.stats()["handlers"] == 0
+
+
+@pytest.mark.parametrize("delay", [float("inf"), float("nan"), -1.0, "1", None])
+def test_a_delay_that_is_none_is_a_500(delay, monkeypatch):
+    monkeypatch.setattr("sys.excepthook", lambda *_: None)
+    with (
+        serving(lambda request: Reply(200, b"", delay=delay)) as server,
+        connect(server.url) as connection,
+    ):
+        assert connection.request("GET", "/").status == 500
+
+
+def test_a_wait_longer_than_the_selector_takes_is_no_fault():
+    with serving(lambda request: Reply(200, b"", delay=1e8)) as server, raw_client(server) as raw:
+        raw.core.send_request(GET)
+        raw.core.ping(b"12345678", 0.0)
+        raw.until(PingAcked)
+        connect(server.url, timeout=1e8).close()
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_response_that_has_no_content_declares_none(status):
+    with serving(lambda request: Reply(status)) as server, connect(server.url) as connection:
+        response = connection.request("GET", "/")
+        assert (response.read(), list(response.headers)) == (b"", [])
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
+    monkeypatch.setattr("sys.excepthook", lambda *_: None)
+
+    def full(line: str) -> None:
+        raise OSError("no space left")
+
+    with serving(handler, log=full) as server, connect(server.url) as connection:
+        assert connection.request("GET", "/").status == 200
+
+
+def test_without_descriptors_the_listener_waits_and_does_not_spin():
+    with serving(handler) as server, connect(server.url) as connection:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        newcomer = socket.socket()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (newcomer.fileno() + 1, hard))
+        try:
+            newcomer.connect(("127.0.0.1", server.port))
+            began = time.process_time()
+            for _ in range(10):
+                connection.ping()
+                time.sleep(0.02)
+            assert time.process_time() - began < 0.1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        newcomer.close()
+        connect(server.url).close()
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_is_none_is_refused(port):
+    with pytest.raises(UsageError, match="port"):
+        Server(handler, port=port)

@@ -77,13 +77,13 @@ class _Ask:
         elif options.upload is not None:
             method = "PUT"
             self.url = _named(self.url, options.upload)
-        self.method: str = options.method or method
+        self.method: str = method if options.method is None else options.method
         _, self.path = parse_url(self.url)
         self.headers = _headers(options.headers, added)
         if options.upload is not None:
             self.file = _open(options.upload)
             self.length = octets_left(self.file)
-            if self.length is not None:
+            if self.length is not None and not _has(self.headers, "content-length"):
                 self.headers.append(("content-length", str(self.length)))
 
     def __enter__(self) -> Self:
@@ -110,6 +110,10 @@ def _fetch(
         tap=tap,
     ) as connection:
         timeout = None if deadline is None else max(1e-6, deadline - time.monotonic())
+        if options.output == "-":  # as curl has it: stdout
+            options.output = None
+        if options.output is None and sys.stdout is None:
+            raise UsageError("cannot write to stdout: it is closed")
         to_terminal = options.output is None and sys.stdout.isatty()
         with _Progress(shown=not options.verbose and not to_terminal) as progress:
             _exchange(connection, options, ask, timeout, progress)
@@ -150,6 +154,8 @@ def _open(path: str) -> BinaryIO:
     """A file to be sent; "-": stdin."""
     try:
         if path == "-":
+            if sys.stdin is None:
+                raise ValueError("stdin is closed")
             return open(sys.stdin.fileno(), "rb", closefd=False)
         return open(path, "rb")
     except (OSError, ValueError) as error:  # a ValueError: stdin is closed
@@ -178,6 +184,10 @@ def _named(url: str, file: str) -> str:
             return f"{url}/{quote(name)}"
         return url
     return posixpath.join(url, quote(name))
+
+
+def _has(headers: list[tuple[str, str]], name: str) -> bool:
+    return any(given.lower() == name for given, _ in headers)
 
 
 def _headers(lines: list[str], added: dict[str, str]) -> list[tuple[str, str]]:
@@ -231,7 +241,7 @@ class _Progress:
     """One line on a terminal's stderr about what takes over a second."""
 
     def __init__(self, shown: bool) -> None:
-        self._shown = shown and sys.stderr.isatty()
+        self._shown = shown and sys.stderr is not None and sys.stderr.isatty()
         self._began = time.monotonic()
         self._next = self._began + PROGRESS_AFTER_S
         self._printed = False
