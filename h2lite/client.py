@@ -6,6 +6,7 @@ take turns.  No redirects, cookies, proxies or content decoding: those belong to
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 
@@ -309,6 +310,8 @@ class PooledConnection:
 
         Raises ConnectionLost or RemoteProtocolError as soon as the connection has ended.
         """
+        if math.isnan(timeout):  # no clock ever reaches it
+            raise UsageError(f"timeout of {timeout!r}, want seconds")
         with self._lock:
             self._check_alive()
             self._drive(lambda: self._fault is not None, self._loop.clock() + timeout)

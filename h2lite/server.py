@@ -153,7 +153,7 @@ class Server:
         clock: Callable[[], float] = monotonic,
         tap: Callable[[], Tap] | None = None,
     ) -> None:
-        if not 0 <= threads <= CONCURRENT_STREAMS_MAX:
+        if not isinstance(threads, int) or not 0 <= threads <= CONCURRENT_STREAMS_MAX:
             raise UsageError(f"{threads} threads, want 0 to {CONCURRENT_STREAMS_MAX}")
         if not 0 <= port <= 65535:
             raise UsageError(f"port {port}, want 0 to 65535")
@@ -481,7 +481,7 @@ class Server:
         A client that opens streams and resets them gets no more of it than one that waits.
         """
         client = self._clients[exchange.link]
-        if exchange.stream.state == CLOSED:  # reset in the same turn
+        if exchange.stream.state == CLOSED:  # its reset comes later in this turn
             return
         if client.handled >= CONCURRENT_STREAMS_MAX:
             client.held[exchange] = None
@@ -660,7 +660,7 @@ class Server:
         if client is None:
             return
         client.handled -= 1
-        if client.held:
+        while client.held and client.handled < CONCURRENT_STREAMS_MAX:
             held = next(iter(client.held))
             del client.held[held]
             self._start(held)

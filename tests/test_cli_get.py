@@ -293,6 +293,17 @@ def test_what_a_pipe_has_by_now_is_sent_by_now():
 # -- what is refused ---------------------------------------------------------------------------
 
 
+def test_an_upload_that_fails_is_not_told_as_the_output(url, monkeypatch, capsys, tmp_path):
+    def broken(file: object) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    (tmp_path / "file").write_bytes(b"content")
+    monkeypatch.setattr(get_module, "next_piece", broken)
+
+    assert main(["get", "-T", str(tmp_path / "file"), f"{url}/echo"]) == 2
+    assert capsys.readouterr() == ("", "h2lite: cannot read the upload: Input/output error\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -739,3 +739,9 @@ def test_nothing_of_a_malformed_response_is_the_users_to_see():
         pytest.raises(StreamReset, match="malformed message"),
     ):
         connection.request("GET", "/")
+
+
+def test_poll_takes_no_time_that_is_none(connection):
+    with pytest.raises(UsageError, match="timeout of nan"):
+        connection.poll(float("nan"))
+    connection.poll(-1.0)  # over already: what is there is served, once

@@ -25,6 +25,7 @@ def server_below_zero():
     return server
 
 
+@pytest.mark.rfc("window-exceeded")
 @pytest.mark.parametrize("cut", [None, 1])
 def test_an_empty_data_frame_may_end_a_stream_whose_window_is_below_zero(cut):
     # RFC 9113 §6.9.1: it may be sent if there is no available space.
@@ -45,6 +46,7 @@ def test_padding_alone_still_needs_the_window():
     assert sent(server) == [RstStreamFrame(1, ErrorCode.FLOW_CONTROL_ERROR)]
 
 
+@pytest.mark.rfc("window-reduced")
 @pytest.mark.parametrize("consumed", [65_534, 85_000])
 def test_octets_consumed_before_the_window_was_lowered_are_given_back(consumed):
     # RFC 9113 §6.9.2: the sender waits for WINDOW_UPDATE.  When all that came is consumed, no

@@ -459,7 +459,7 @@ def test_sys_exit_in_a_handler_ends_its_request_and_not_its_thread(monkeypatch):
         assert [connection.request("GET", "/").status for _ in range(2)] == [500, 500]
 
 
-@pytest.mark.parametrize("threads", [-1, CONCURRENT_STREAMS_MAX + 1])
+@pytest.mark.parametrize("threads", [-1, CONCURRENT_STREAMS_MAX + 1, 1.5])
 def test_a_number_of_threads_that_is_none_is_refused(threads):
     with pytest.raises(UsageError, match="threads"):
         Server(handler, threads=threads)
@@ -581,7 +581,7 @@ def test_a_stopped_server_leaves_a_handler_that_never_returns_behind(monkeypatch
     released = threading.Event()
 
     def blocking(request: Request) -> Reply:
-        released.wait(PATIENCE_S)
+        released.wait(3 * PATIENCE_S)
         return Reply()
 
     with serving(blocking, threads=1) as server, raw_client(server) as raw:

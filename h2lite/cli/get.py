@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
-    from types import FrameType, TracebackType
+    from types import FrameType
     from typing import BinaryIO
 
     from typing_extensions import Self
@@ -175,6 +175,16 @@ def _data(text: str, *, as_it_is: bool) -> bytes:
     return content if as_it_is else content.translate(None, b"\r\n\0")
 
 
+def _read(file: BinaryIO) -> bytes | None:
+    """The next piece of an upload; its fault is not to be taken for one of the output."""
+    try:
+        return next_piece(file)
+    except H2liteError:  # the alarm's is an OSError too, but not the file's
+        raise
+    except OSError as error:
+        raise UsageError(f"cannot read the upload: {error.strerror or error}") from error
+
+
 def _named(url: str, file: str) -> str:
     """A URL that ends in / is a folder: the file is put there under its own name."""
     name = os.path.basename(file)
@@ -251,7 +261,7 @@ class _Progress:
     def sent(self, file: BinaryIO, length: int | None) -> Iterator[bytes]:
         """The content of a file, watched as it is read."""
         self._total["sent"] = length
-        while (piece := next_piece(file)) is not None:
+        while (piece := _read(file)) is not None:
             self.count("sent", len(piece))
             yield piece
 
@@ -284,12 +294,7 @@ class _Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._printed:
             print("\r" + self._line(time.monotonic()) + "\x1b[K", file=sys.stderr, flush=True)
 
