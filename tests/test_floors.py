@@ -24,6 +24,7 @@ FLOORS = {
     "settings": 1,
     "fields": 2,
     "framer": 2,
+    "health": 2,
     "window": 2,
     "stream": 3,
     "connection": 4,
