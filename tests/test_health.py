@@ -219,7 +219,7 @@ def test_a_calmed_policy_asks_seldom_and_only_when_busy():
     calm = HealthPolicy(ping_after_idle=200, stale_after=7).calmed()
 
     assert (calm.ping_after_idle, calm.stale_after) == (400, 7)
-    assert not (calm.while_idle or calm.on_cancel)
+    assert (calm.while_idle, calm.on_cancel) == (False, False)
     assert HealthPolicy(ping_after_idle=0).calmed().ping_after_idle == 0
 
 
