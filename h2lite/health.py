@@ -3,7 +3,7 @@
 One `Health` a connection.  Instants and what was seen come in as arguments, orders go out as
 return values; there is no clock, no socket and no frame here, and nothing is ever sent.
 Grounds: RFC 9113 §6.7 (PING), §5.4.1 (giving a connection up); the estimate is RFC 6298 §2's.
-Nothing drives it yet: the pool will.
+`spec-notes/health.md` explains the rules.  Nothing drives them yet: the pool will.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ORDER_NAMES = (
     "abort the connection",
 )
 
-# (state, signal) -> (next state, order or 0); what is not here changes nothing.
+# (state, signal) -> (next state, order or 0); what is not here is never looked up.
 TRANSITIONS = {
     (CONNECTING, READY): (LIVE, 0),
     (CONNECTING, CONNECT_DUE): (DEAD, ABORT),
@@ -80,15 +80,15 @@ class HealthPolicy(Value):
 
     ping_after_idle    silence before a PING; 0: no PING of our own, whatever the reason
     ping_timeout       from the PING's leaving to the verdict; above 0
-    stale_after        silence after which a request waits for a PING's ack before it leaves, and
-                       a request's silence after which the connection is asked
+    stale_after        silence after which a request waits for a PING's ack before it leaves; and
+                       after which a PING asks about HEADERS or DATA that nothing has answered
     connect_timeout    name, TCP, TLS and the peer's SETTINGS together; above 0
     write_stall        octets queued, none taken and none received
     peer_not_reading   octets queued and none taken, though others are received
     while_idle         False: PINGs on a schedule only while a stream is open
     hold_when_stale    False: a request leaves at once, beside the PING that asks
     jitter             False: PINGs exactly on time
-    on_cancel          False: no PING with the RST_STREAM of an unanswered request
+    when_unanswered    False: no PING because a request stays unanswered, cancelled or not
 
     Raises UsageError for a negative number, for one that is none, and for a 0 that cannot be.
     """
@@ -103,7 +103,7 @@ class HealthPolicy(Value):
         "while_idle",
         "hold_when_stale",
         "jitter",
-        "on_cancel",
+        "when_unanswered",
     )
 
     def __init__(
@@ -117,7 +117,7 @@ class HealthPolicy(Value):
         while_idle: bool = True,
         hold_when_stale: bool = True,
         jitter: bool = True,
-        on_cancel: bool = True,
+        when_unanswered: bool = True,
     ) -> None:
         self.ping_after_idle = _seconds("ping_after_idle", ping_after_idle)
         self.ping_timeout = _seconds("ping_timeout", ping_timeout, above=True)
@@ -128,23 +128,25 @@ class HealthPolicy(Value):
         self.while_idle = while_idle
         self.hold_when_stale = hold_when_stale
         self.jitter = jitter
-        self.on_cancel = on_cancel
+        self.when_unanswered = when_unanswered
 
     def calmed(self) -> HealthPolicy:
         """The same for an origin that complained of too many PINGs.
 
-        Seldom and only with a stream open; a stale connection is still asked before its use.
+        PINGs are few then, and only with a stream open; a stale connection is still asked before
+        its use.
         """
         calm = HealthPolicy(*(getattr(self, name) for name in self.slots()))
         if self.ping_after_idle:
             calm.ping_after_idle = max(2 * self.ping_after_idle, CALM_AFTER_IDLE_S)
         calm.while_idle = False
-        calm.on_cancel = False
+        calm.when_unanswered = False
         return calm
 
 
 def _seconds(name: str, value: float, above: bool = False) -> float:
-    if not (math.isfinite(value) and (value > 0 or (value == 0 and not above))):
+    good = isinstance(value, (int, float)) and math.isfinite(value)
+    if not good or value < 0 or (above and value == 0):
         least = "above 0" if above else "0 (off) or more"
         raise UsageError(f"{name} of {value!r}, want seconds, {least}")
     return value
@@ -225,7 +227,6 @@ class Health:
             return
         self._enter(READY)
         self.heard_at = now
-        self._renewed = False
         # Whatever the traffic, for a first sample; anywhere within the interval, so that
         # connections opened together are not probed together.
         spread = self._uniform() if self.policy.jitter else 1.0
@@ -348,7 +349,7 @@ class Health:
         if self.probing:
             return [], True
         policy = self.policy
-        if not (policy.on_cancel and policy.ping_after_idle and self._may_probe_cancel):
+        if not (policy.when_unanswered and policy.ping_after_idle and self._may_probe_cancel):
             return [], False
         self._may_probe_cancel = False
         return self._probe(now), True
@@ -408,8 +409,8 @@ class Health:
             tick = min(policy.ping_after_idle / TICKS, TICK_S_MAX)
             due = max(due, (due + self._jitter_s) // tick * tick)
         if self._first_due is not None:
-            due = min(due, self._first_due)
-        if self._unanswered_since is not None and policy.stale_after:
+            due = self._first_due  # never later: it lies within one interval of the SETTINGS
+        if self._unanswered_since is not None and policy.stale_after and policy.when_unanswered:
             due = min(due, self._unanswered_since + policy.stale_after)
         return due
 
@@ -471,7 +472,7 @@ class Health:
         if self.state == DEAD:
             return []
         self.cause = cause
-        self._soft_due = self._hard_due = self._blocked_since = self._first_due = None
+        self._soft_due = self._hard_due = None
         return self._enter(signal)
 
     def _enter(self, signal: int) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from h2lite.errors import UsageError
@@ -12,11 +14,15 @@ from h2lite.health import (
     ELSEWHERE,
     HOLD,
     LIVE,
+    ORDER_NAMES,
     PING,
     PROBING,
     REROUTE,
     SEND,
+    SIGNAL_NAMES,
+    STATE_NAMES,
     SUSPECT,
+    TRANSITIONS,
     Health,
     HealthPolicy,
 )
@@ -219,13 +225,220 @@ def test_a_calmed_policy_asks_seldom_and_only_when_busy():
     calm = HealthPolicy(ping_after_idle=200, stale_after=7).calmed()
 
     assert (calm.ping_after_idle, calm.stale_after) == (400, 7)
-    assert (calm.while_idle, calm.on_cancel) == (False, False)
+    assert (calm.while_idle, calm.when_unanswered) == (False, False)
     assert HealthPolicy(ping_after_idle=0).calmed().ping_after_idle == 0
 
 
-@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "10", None])
 def test_a_number_that_is_no_time_is_refused(value):
     with pytest.raises(UsageError, match="stale_after of"):
         HealthPolicy(stale_after=value)
     with pytest.raises(UsageError, match="above 0"):
         HealthPolicy(ping_timeout=0)
+
+
+def in_state(state: int) -> Health:
+    """A connection with octets queued at 0, brought to a state by its own silence."""
+    if state == CONNECTING:
+        return Health(HealthPolicy(), 0.0, half)
+    health = live(write_stall=50)
+    health.wrote(0, took=False, queued=True)
+    for due in {LIVE: [], PROBING: [30], SUSPECT: [30, 33]}[state]:
+        assert health.handle_deadline(due) != []
+    assert health.state == state
+    return health
+
+
+@pytest.mark.parametrize("state", [CONNECTING, LIVE, PROBING, SUSPECT])
+def test_the_transports_end_is_death_in_every_state(state):
+    health = in_state(state)
+
+    health.lost("reset")
+
+    assert (health.state, health.cause, health.next_deadline()) == (DEAD, "reset", None)
+    assert health.admits(100) == ELSEWHERE
+    assert health.cancelled(100, answered=False) == ([], False)
+
+
+@pytest.mark.parametrize("state", [LIVE, PROBING, SUSPECT])
+def test_a_standstill_is_death_in_every_state_that_writes(state):
+    health = in_state(state)
+
+    assert health.handle_deadline(50) == [ABORT]
+    assert (health.state, health.cause, health.next_deadline()) == (DEAD, "write_stall", None)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.001, 0.999])
+def test_a_jittered_probe_is_on_a_tick_and_never_early(uniform):
+    health = Health(HealthPolicy(ping_after_idle=10), 0.0, lambda: uniform)
+    health.ready(0.0)
+    assert health.handle_deadline(10 * uniform) == [PING]
+    health.heard(20.01, rtt_s=0.0)
+
+    due = health.next_deadline()
+
+    exact = 30.01 + 1.5 * uniform
+    assert due is not None
+    assert max(30.01, exact - 0.05) <= due <= exact
+    assert due == 30.01 or round(due * 20) / 20 == due
+
+
+def test_an_octet_answers_what_was_sent_and_the_first_of_those_counts():
+    health = live()
+    health.heard(1)
+    health.sent(2)
+    health.sent(5)
+    assert health.next_deadline() == 12
+
+    health.heard(6)
+
+    assert health.handle_deadline(16) == []
+    assert health.next_deadline() == 30
+
+
+def test_where_unanswered_requests_are_not_asked_about_silence_is():
+    health = live(when_unanswered=False)
+    health.sent(1)
+
+    assert health.cancelled(2, answered=False) == ([], False)
+    assert health.next_deadline() == 30
+
+
+def test_silence_counts_from_settings_for_staleness():
+    health = Health(HealthPolicy(), 0.0, half)
+    health.ready(9)
+
+    assert health.admits(19) == SEND
+    assert health.admits(19.1) == HOLD
+
+
+def test_later_settings_are_octets_like_others():
+    health = live()
+    health.heard(20)
+    health.ready(20)
+
+    assert run(health, 40) == [(30, PING), (33, REROUTE)]
+
+
+def test_a_stale_request_need_not_wait_or_ask():
+    eager = live(hold_when_stale=False)
+    assert eager.admits(11) == SEND
+    assert eager.wanted(11) == [PING]
+
+    never = live(stale_after=0)
+    assert never.admits(29) == SEND
+    assert never.wanted(29) == []
+
+
+def test_the_estimate_is_that_of_rfc_6298():
+    health = live()
+    assert health.soft_s == 3
+    health.sample(2.0)
+    assert (health.srtt_s, health.rttvar_s, health.soft_s) == (2, 1, 6.25)
+    health.sample(1.0)
+    assert (health.srtt_s, health.rttvar_s, health.soft_s) == (1.875, 1, 6.125)
+    health.sample(1.875)
+    assert (health.srtt_s, health.rttvar_s) == (1.875, 0.75)
+
+
+def test_doubt_is_never_sooner_than_a_retransmission_nor_later_than_the_verdict():
+    near = live()
+    near.sample(0.01)
+    assert near.soft_s == 1.5
+
+    far = live(ping_timeout=2)
+    far.sample(9.0)
+    assert far.soft_s == 2
+
+
+def test_a_verdict_a_moment_after_equal_doubt_is_the_verdict_alone():
+    health = live(ping_after_idle=1, ping_timeout=1)
+    assert health.handle_deadline(1) == [PING]
+    health.probe_left(1.25)
+
+    assert run(health, 9) == [(2.25, ABORT)]
+
+
+def test_the_ping_leaves_once():
+    health = live()
+    assert health.handle_deadline(30) == [PING]
+    health.probe_left(31)
+    health.probe_left(40)
+
+    assert run(health, 100)[-1] == (46, ABORT)
+
+
+@pytest.mark.parametrize(("timeout", "late"), [(2, 1.0), (40, 10.0)])
+def test_a_verdict_judged_late_is_put_off_once_a_little_late_is_not(timeout, late):
+    def after(delay: float) -> Health:
+        health = live(ping_after_idle=100, ping_timeout=timeout)
+        assert health.handle_deadline(100) == [PING]
+        health.probe_left(100)
+        health.handle_deadline(100 + timeout + delay)
+        return health
+
+    assert after(late).state == DEAD
+    renewed = after(late + 0.5)
+    assert renewed.state != DEAD
+    assert renewed.handle_deadline(1000) == [ABORT]
+
+
+def test_each_probe_may_be_put_off_once():
+    health = live()
+    for asked in (100, 300):
+        assert health.handle_deadline(asked) == [PING]
+        health.probe_left(asked)
+        assert health.handle_deadline(asked + 100) == [REROUTE]
+        health.heard(asked + 101)
+
+    assert (health.state, health.rescues) == (LIVE, 2)
+
+
+def test_a_dial_judged_late_is_put_off_once():
+    health = Health(HealthPolicy(), 0.0, half)
+
+    assert health.handle_deadline(100) == []
+    assert health.next_deadline() == 110
+    assert health.handle_deadline(500) == [ABORT]
+
+
+def test_a_standstill_judged_late_is_put_off_once():
+    health = live(ping_after_idle=0)
+    health.wrote(0, took=False, queued=True)
+
+    assert health.handle_deadline(100) == []
+    assert health.next_deadline() == 115
+    assert health.handle_deadline(500) == [ABORT]
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_every_standstill_may_be_put_off_once(queued):
+    health = live(ping_after_idle=0)
+    health.wrote(0, took=False, queued=True)
+    assert health.handle_deadline(100) == []
+    health.wrote(101, took=queued, queued=queued)
+    health.wrote(102, took=False, queued=True)
+
+    assert health.handle_deadline(300) == []
+    assert health.next_deadline() == 315
+
+
+def test_rules_of_writing_can_be_switched_off():
+    silent = live(ping_after_idle=0, write_stall=0)
+    silent.wrote(0, took=False, queued=True)
+    assert silent.next_deadline() == 60
+
+    neither = live(ping_after_idle=0, write_stall=0, peer_not_reading=0)
+    neither.wrote(0, took=False, queued=True)
+    assert neither.next_deadline() is None
+
+
+def test_the_page_shows_the_table_as_it_is():
+    page = Path(__file__).parent.parent / "spec-notes" / "health.md"
+    rows = [line for line in page.read_text("utf-8").splitlines() if line.startswith("| ")]
+
+    assert rows[1:] == [
+        f"| {STATE_NAMES[state]} | {SIGNAL_NAMES[signal]} | {STATE_NAMES[then]} "
+        f"| {ORDER_NAMES[order]} |"
+        for (state, signal), (then, order) in TRANSITIONS.items()
+    ]
