@@ -300,7 +300,7 @@ class PooledConnection:
         with self._lock:
             self._check_alive()
             if self._dismissal is not None:
-                raise _again(self._dismissal)
+                raise self._dismissal.again()
             call = self._begin(fields, body, trailers, timeout)
         self._wait(call, lambda: bool(call.status))
         return Response(self, call)
@@ -383,11 +383,12 @@ class PooledConnection:
                 if done():
                     return
                 if call.fault is not None:
-                    raise _again(call.fault)
+                    raise call.fault.again()
                 # A body that always has a piece, or an empty one, never lets the drive be late.
                 if not in_time or self._is_over(call.deadline):
-                    self._cancel(call, ReadTimeout(f"{self} did not finish the response in time"))
-                    raise _again(call.fault)  # type: ignore[arg-type]
+                    late = ReadTimeout(f"{self} did not finish the response in time")
+                    self._cancel(call, late)
+                    raise late.again()
             self._feed(call)
 
     def _feed(self, call: _Call) -> None:
@@ -432,7 +433,7 @@ class PooledConnection:
                     self._abandon(call)
                     return None
                 if call.fault is not None:
-                    raise _again(call.fault)
+                    raise call.fault.again()
             self._wait(call, lambda: bool(call.chunks or call.ended))
 
     def _abandon(self, call: _Call) -> None:
@@ -458,7 +459,7 @@ class PooledConnection:
 
     def _lost(self) -> H2liteError:
         assert self._fault is not None
-        return _again(self._fault)
+        return self._fault.again()
 
     def _drive(self, done: Callable[[], bool], deadline: float | None) -> bool:
         """Turn the loop until `done`; False when `deadline` passed first.
@@ -719,13 +720,6 @@ def _await_settings(connection: PooledConnection, deadline: float, timeout: floa
         raise ConnectTimeout(f"{connection} sent no HTTP/2 SETTINGS within {timeout:.3g} s")
     fault = connection._fault
     raise TLSError(f"HTTP/2 did not begin: {fault}") from fault
-
-
-def _again(fault: H2liteError) -> H2liteError:
-    """A fault as a new exception each time, so that tracebacks do not pile up on one."""
-    if isinstance(fault, (ConnectionLost, RemoteProtocolError, StreamReset)):
-        return type(fault)(str(fault), fault.error_code)  # type: ignore[arg-type]
-    return type(fault)(str(fault))
 
 
 def _check_timeout(timeout: float) -> None:

@@ -83,7 +83,9 @@ STREAM_WINDOW = 2**20  # octets one unread stream may hold
 CONNECTION_WINDOW = 2**22  # octets in flight for all streams: 4 MiB is 320 Mbit/s at 100 ms
 UNREAD_OCTETS_MAX = 2**24  # received and not consumed; past this, only consumption gives credit
 CONCURRENT_STREAMS_MAX = 100  # the RFC's own advice for the least to allow (§6.5.2)
-PINGS_IN_FLIGHT_MAX = 8  # more outstanding than this says nothing new about the peer
+# Eight that somebody asked for, the health probe, and one probe whose ack is late: more
+# outstanding than this says nothing new about the peer.
+PINGS_IN_FLIGHT_MAX = 10
 ANSWERS_QUEUED_MAX = 1000  # acks and resets for a peer that does not read them
 CONTINUATIONS_MAX = 16  # a field block is at most 64 KiB decoded; no honest one needs more
 RESETS_BURST_MAX = 1000  # requests a client may have cut short at once; honest ones are few
@@ -105,7 +107,8 @@ class Connection:
     client     True: we open streams; False: we accept them
     settings   {SettingId: value} to announce beside the defaults
 
-    streams    {stream_id: Stream} of the streams that are neither idle nor closed
+    streams           {stream_id: Stream} of the streams that are neither idle nor closed
+    message_sent_at   when HEADERS or DATA last left data_to_send, None before
     """
 
     __slots__ = (
@@ -142,6 +145,8 @@ class Connection:
         "_round",
         "_lengths",
         "_urgent_sent",
+        "_begun_ping",
+        "message_sent_at",
         "peer_settings",
         "local_settings",
         "_begun",
@@ -153,6 +158,7 @@ class Connection:
         self.streams: dict[int, Stream] = {}
         self.closed = False  # nothing more is accepted; what is queued may still be sent
         self.settings_received = False
+        self.message_sent_at: float | None = None
         self.goaway_received: GoAwayFrame | None = None
         self.goaway_sent: GoAwayFrame | None = None
         self._next_stream_id = 1 if client else 2
@@ -175,7 +181,8 @@ class Connection:
         self._unread = 0  # octets reported in DataReceived and not yet consumed
         self._withheld = 0  # of those, octets whose credit waits for consumption
 
-        self._pings: dict[bytes, tuple[float, float]] = {}  # value -> asked at, sent at
+        # value -> asked at, sent at; not sent: None
+        self._pings: dict[bytes, tuple[float, float | None]] = {}
         self._urgent: list[bytes] = []
         self._refused: list[bytes] = []
         self._control: list[bytes] = []
@@ -185,7 +192,9 @@ class Connection:
         self._openers: deque[tuple[Stream, Fields]] = deque()
         self._round: deque[Stream] = deque()
         self._lengths: list[int] = []  # of the units in what data_to_send returned last
-        self._urgent_sent = (0, 0)  # which of those units were urgent: from, to
+        # The first urgent one among those units, and all that were urgent.
+        self._urgent_sent: tuple[int, list[bytes]] = (0, [])
+        self._begun_ping = b""  # the PING frame that "begun" is the rest of
 
         self.peer_settings = PeerSettings(from_server=client)
         self.local_settings = LocalSettings(of_server=not client)
@@ -474,11 +483,15 @@ class Connection:
         if len(self._pings) >= PINGS_IN_FLIGHT_MAX:
             raise UsageError(f"{PINGS_IN_FLIGHT_MAX} PINGs are in flight already")
         self._urgent.append(PingFrame(opaque_data).encode())
-        self._pings[opaque_data] = (now, now)
+        self._pings[opaque_data] = (now, None)
 
     def forget_ping(self, opaque_data: bytes) -> None:
         """Stop waiting for a PING's ack; a late one is then an UnknownPingAcked."""
         self._pings.pop(opaque_data, None)
+
+    def ping_sent_at(self, opaque_data: bytes) -> float | None:
+        """When the PING was given to the transport whole; None while it waits, or is unknown."""
+        return self._pings.get(opaque_data, (0.0, None))[1]
 
     def announce_goaway(self) -> None:
         """Queue a GOAWAY that refuses nothing yet: the peer is to open no more streams.
@@ -557,14 +570,15 @@ class Connection:
         if self._begun:
             parts.append(self._begun)
             self._begun = b""
+            self._stamp_ping(self._begun_ping, now)
             if self._active_at is None:
                 self._active_at = now
-        first_urgent = len(parts)
+        self._urgent_sent = (len(parts), self._urgent)
         if self._urgent:
-            self._stamp_pings(now)
+            for frame in self._urgent:
+                self._stamp_ping(frame, now)
             parts += self._urgent
             self._urgent = []
-        self._urgent_sent = (first_urgent, len(parts))
         if self._refused:
             parts += self._refused
             self._refused = []
@@ -576,8 +590,11 @@ class Connection:
             lengths += map(len, parts)
         if self._sections or self._openers or self._round:
             room = octets_max - sum(lengths)
+            others = len(parts)
             room = self._frame_sections(parts, room)
             self._frame_data(parts, room)
+            if len(parts) > others:
+                self.message_sent_at = now
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
     def put_back(self, rest: bytes) -> None:
@@ -586,16 +603,23 @@ class Connection:
         They leave first next time, with PINGs let in between whole frames only.
         """
         lengths, self._lengths = self._lengths, []
-        first_urgent, end_urgent = self._urgent_sent
+        first_urgent, frames = self._urgent_sent
+        end_urgent = first_urgent + len(frames)
         start = len(rest) - sum(lengths)  # of the unit at hand, counted within `rest`
         urgent: list[bytes] = []
         for index, length in enumerate(lengths):
             end = start + length
             unit = rest[max(start, 0) : max(end, 0)]
+            is_urgent = first_urgent <= index < end_urgent
+            if unit and is_urgent:
+                self._stamp_ping(frames[index - first_urgent], None)
             # Half a frame must go on as it began; so must the preface, even untouched.
             if end > 0 and (start < 0 or index < first_urgent):
                 self._begun = unit
-            elif unit and index < end_urgent:
+                if index >= first_urgent:
+                    self._begun_ping = frames[index - first_urgent] if is_urgent else b""
+                self._stamp_ping(self._begun_ping, None)
+            elif unit and is_urgent:
                 urgent.append(unit)
             elif unit:
                 self._refused.append(unit)
@@ -604,13 +628,13 @@ class Connection:
         # A peer that reads a little still owes us the reading of the rest.
         self._answers += min(self._answers_sent, len(urgent) + len(self._refused))
 
-    def _stamp_pings(self, now: float) -> None:
-        for frame in self._urgent:
-            if not frame[4] & FLAG_ACK:
-                opaque_data = frame[FRAME_HEADER_SIZE:]
-                times = self._pings.get(opaque_data)
-                if times is not None:
-                    self._pings[opaque_data] = (times[0], now)
+    def _stamp_ping(self, frame: bytes, sent_at: float | None) -> None:
+        """Note when a PING left, or, None, that the transport did not take all of it."""
+        if frame and not frame[4] & FLAG_ACK:
+            opaque_data = frame[FRAME_HEADER_SIZE:]
+            times = self._pings.get(opaque_data)
+            if times is not None:
+                self._pings[opaque_data] = (times[0], sent_at)
 
     def _frame_sections(self, parts: list[Octets], room: int) -> int:
         """Encode what can leave of responses, trailers and requests; return the room left."""
@@ -1036,6 +1060,8 @@ class Connection:
             events.append(ev.UnknownPingAcked(opaque_data))
             return
         asked_at, sent_at = times
+        if sent_at is None:  # an ack of what has not left: the peer guesses
+            sent_at = now
         events.append(ev.PingAcked(opaque_data, now - sent_at, sent_at - asked_at))
 
     def _on_goaway(self, frame: GoAwayFrame, now: float, events: list[Event]) -> None:

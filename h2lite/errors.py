@@ -7,6 +7,10 @@ GOAWAY; the others tell a user of the blocking client what became of a call.
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class ErrorCode:
     """Why a stream was reset or a connection ended (RFC 9113 §7)."""
@@ -43,7 +47,22 @@ def error_name(error_code: int) -> str:
 
 
 class H2liteError(Exception):
-    """Base of everything h2lite raises on purpose."""
+    """Base of everything h2lite raises on purpose.
+
+    cause             of a connection's death, where that is what ended the call; else ""
+    maybe_processed   the request had left, so the peer may have acted on it
+    """
+
+    cause = ""
+    maybe_processed = False
+
+    def again(self) -> Self:
+        """The same as a new exception, so that tracebacks of several callers do not mix."""
+        copy = type(self).__new__(type(self))
+        copy.args = self.args
+        vars(copy).update(vars(self))
+        copy.__cause__ = self.__cause__
+        return copy
 
 
 class UsageError(H2liteError, ValueError):
@@ -84,6 +103,10 @@ class ReadTimeout(H2liteError, TimeoutError):
     """The response did not come, or did not end, within the request's timeout."""
 
 
+class PoolTimeout(H2liteError, TimeoutError):
+    """No connection had room for the request within its time, or too many wait already."""
+
+
 class PingTimeout(H2liteError, TimeoutError):
     """A PING was not answered in time; the connection itself was left as it is."""
 
@@ -92,11 +115,16 @@ class ConnectionLost(H2liteError, ConnectionError):
     """The connection ended before the call did.
 
     error_code   the code of the peer's GOAWAY, None when it ended without one
+    cause        path_dead, peer_hung, peer_not_reading, write_stall, eof, reset, goaway,
+                 protocol_error, tls, local or unknown
     """
 
-    def __init__(self, message: str, error_code: int | None = None) -> None:
+    def __init__(
+        self, message: str, error_code: int | None = None, cause: str = "unknown"
+    ) -> None:
         super().__init__(message)
         self.error_code = error_code
+        self.cause = cause
 
 
 class RemoteProtocolError(H2liteError):

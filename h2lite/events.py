@@ -176,13 +176,21 @@ class ConnectionFailed(Event):
         self.reason = reason
 
 
+class OctetsReceived(Event):
+    """Octets came that complete nothing worth an event of its own; the peer lives."""
+
+    __slots__ = ()
+
+
 class ConnectionEnded(Event):
     """The transport ended.
 
     reason   "eof": the peer closed its side; else what the transport said
+    cause    eof, reset, path_dead (the kernel gave up), local or unknown
     """
 
-    __slots__ = ("reason",)
+    __slots__ = ("reason", "cause")
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, cause: str) -> None:
         self.reason = reason
+        self.cause = cause

@@ -10,10 +10,10 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from heapq import heapify, heappop, heappush
 
 from .connection import SETTINGS_ACK_TIMEOUT_S
-from .events import ConnectionEnded
+from .events import ConnectionEnded, OctetsReceived
+from .timers import Timers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
-CANCELLED_TIMERS_MAX = 64  # beside one for each that waits, before the heap is swept
 PATIENCE_S_MAX = 86400.0  # of one wait: epoll takes no more than 2^31 ms; waking early is harmless
 LINGER_S = 0.25  # how long a finished connection may stay, for its last octets to be read
 
@@ -53,27 +52,30 @@ class Source:
         """Send what waits; called once a turn after `Loop.touch`."""
 
     def handle_deadline(self, now: float) -> list[Value]:
-        """The deadline set by `Loop.set_deadline` has passed."""
+        """The deadline set by `Loop.set_deadline` has passed.
+
+        now   the instant at which the turn's wait began; all that had come by then has been read
+        """
         return []
 
 
 class Loop:
     """One selector and what it watches.
 
-    clock   seconds as a float, monotonic
+    clock      seconds as a float, monotonic
+    selector   a virtual one, for tests; None: the system's best
     """
 
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = monotonic,
+        selector: selectors.BaseSelector | None = None,
+    ) -> None:
         self.clock = clock
-        self._selector = selectors.DefaultSelector()
+        self._selector = selector or selectors.DefaultSelector()
         self._masks: dict[int, int] = {}
         self._touched: dict[Source, None] = {}  # a set that keeps its order
-        # A heap of (instant, number): the number, not the source, so that a source that is gone
-        # is not kept alive until its instant comes.
-        self._timers: list[tuple[float, int]] = []
-        self._timer_count = 0
-        self._numbers: dict[Source, int] = {}
-        self._waiting: dict[int, Source] = {}  # numbers that are not here were cancelled
+        self._timers = Timers()
         self._waker: tuple[socket.socket, socket.socket] | None = None
 
     def watch(self, source: Source, fileno: int, mask: int) -> None:
@@ -97,18 +99,7 @@ class Loop:
 
     def set_deadline(self, source: Source, deadline: float | None) -> None:
         """Have `handle_deadline` called at an instant, or, None, not at all."""
-        number = self._numbers.pop(source, None)
-        if number is not None:
-            del self._waiting[number]
-        if deadline is None:
-            return
-        self._timer_count += 1
-        self._numbers[source] = self._timer_count
-        self._waiting[self._timer_count] = source
-        heappush(self._timers, (deadline, self._timer_count))
-        if len(self._timers) > 2 * len(self._waiting) + CANCELLED_TIMERS_MAX:
-            self._timers = [timer for timer in self._timers if timer[1] in self._waiting]
-            heapify(self._timers)
+        self._timers.set(source, deadline)
 
     def forget(self, source: Source, fileno: int) -> None:
         """The source is about to close its descriptor."""
@@ -118,10 +109,7 @@ class Loop:
 
     def next_deadline(self) -> float | None:
         """The earliest instant at which a source wants to be called."""
-        timers = self._timers
-        while timers and timers[0][1] not in self._waiting:
-            heappop(timers)
-        return timers[0][0] if timers else None
+        return self._timers.next_deadline()
 
     def turn(self, deadline: float | None = None) -> list[tuple[Source, Value]]:
         """Wait until something is ready or `deadline` (absolute seconds; None: for ever).
@@ -141,12 +129,10 @@ class Loop:
                 continue
             happened += [(source, event) for event in source.ready(mask, now)]
         while True:
-            due = self.next_deadline()
-            if due is None or due > began:
+            source = self._timers.pop_due(began)
+            if source is None:
                 return happened
-            source = self._waiting[self._timers[0][1]]
-            self.set_deadline(source, None)
-            happened += [(source, event) for event in source.handle_deadline(now)]
+            happened += [(source, event) for event in source.handle_deadline(began)]
 
     def flush(self) -> Iterable[Source]:
         """Let every touched source send once; return those that were touched, in order."""
@@ -195,15 +181,29 @@ class Loop:
 
 
 class Link(Source):
-    """A transport and the Connection on it: the octets' way in and out."""
+    """A transport and the Connection on it: the octets' way in and out.
 
-    __slots__ = ("loop", "transport", "connection", "ended", "_blocked", "_muted", "_finishing")
+    took     the last flush gave the socket octets
+    queued   framed octets are left that the socket has refused
+    """
+
+    __slots__ = (
+        "loop",
+        "transport",
+        "connection",
+        "ended",
+        "took",
+        "_blocked",
+        "_muted",
+        "_finishing",
+    )
 
     def __init__(self, loop: Loop, transport: Transport, connection: Connection) -> None:
         self.loop = loop
         self.transport = transport
         self.connection = connection
         self.ended = False
+        self.took = False
         self._blocked = False  # the socket is full: only the selector may start the next send
         self._muted = False  # nothing can be sent any more; what the peer sent is still read
         self._finishing = False
@@ -224,25 +224,31 @@ class Link(Source):
             self.loop.touch(self)
         return events
 
+    @property
+    def queued(self) -> bool:
+        # A socket that failed refuses all that is framed.
+        return self._blocked or (self._muted and self.connection.has_output)
+
     def _receive(self, now: float) -> list[Value]:
-        """One recv, and what TLS has already decrypted beyond it."""
+        """One recv, and what TLS has already decrypted beyond it; [] when nothing came."""
         # RFC 9113 §5.2.2 [read-promptly]: nothing here asks who consumes, or what can be sent.
         events: list[Value] = []
         while True:
             try:
                 data = self.transport.recv()
             except OSError as error:
-                return [*events, *self.end(error.strerror or str(error))]
+                return [*events, *self.end(error.strerror or str(error), _cause(error))]
             if data is None:
                 return events
             if not data:
-                return [*events, *self.end("eof")]
+                return [*events, *self.end("eof", "eof")]
             events += self.connection.receive_data(data, now)
             # TLS holds decrypted octets the selector cannot see, so drain them before waiting.
             if not self.transport.pending():
-                return events
+                return events or [OctetsReceived()]
 
     def flush(self, now: float) -> None:
+        self.took = False
         if self._blocked or self._muted or self.ended:
             return
         try:
@@ -257,13 +263,16 @@ class Link(Source):
 
     def _send(self, now: float) -> None:
         transport = self.transport
-        if transport.committed and not transport.push():
-            self._block()
-            return
+        if transport.committed:
+            if not transport.push():
+                self._block()
+                return
+            self.took = True
         data = self.connection.data_to_send(now)
         if not data:
             return
         taken = transport.send(data)
+        self.took = self.took or taken > 0
         if taken < len(data):
             self.connection.put_back(data[taken:])
         if taken < len(data) or transport.committed:
@@ -288,19 +297,36 @@ class Link(Source):
 
     def handle_deadline(self, now: float) -> list[Value]:
         if self._finishing:
-            return self.end("closed here")
+            return self.end("closed here", "local")
         events: list[Value] = [*self.connection.handle_deadline(now)]
         self.loop.touch(self)
         # Octets have put it off meanwhile: an octet itself touches no timer.
         self.loop.set_deadline(self, self.connection.next_deadline())
         return events
 
-    def end(self, reason: str) -> list[Value]:
-        """The transport is of no more use: stop watching it, close it, report the end once."""
+    def end(self, reason: str, cause: str = "local") -> list[Value]:
+        """The transport is of no more use: stop watching it, close it, report the end once.
+
+        cause   see `ConnectionEnded`
+        """
         if self.ended:
             return []
         self.ended = True
         self.connection.receive_eof()
         self.loop.forget(self, self.transport.sock.fileno())
         self.transport.close()
-        return [ConnectionEnded(reason)]
+        return [ConnectionEnded(reason, cause)]
+
+    def abort(self) -> None:
+        """Close at once; what the kernel still holds is not sent, and nothing is reported."""
+        if not self.ended:
+            self.transport.drop_unsent()
+            self.end("aborted here")
+
+
+def _cause(error: OSError) -> str:
+    """What a failing socket says about the end of its connection."""
+    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        return "reset"
+    # What the kernel reports when its own retransmissions or keepalives went unanswered.
+    return "path_dead" if isinstance(error, TimeoutError) else "unknown"

@@ -415,7 +415,7 @@ def test_the_peers_end_is_reported_once_and_closes_the_socket(link_ends, ends):
     link_ends.exchange()
     ends[1].close()
 
-    assert link_ends.turn() == [ConnectionEnded("eof")]
+    assert link_ends.turn() == [ConnectionEnded("eof", "eof")]
     assert (link_ends.link.ended, link_ends.client.closed, ends[0].fileno()) == (True, True, -1)
     link_ends.loop.flush()
     assert link_ends.turn() == []
@@ -430,7 +430,7 @@ def test_a_reset_is_reported_with_the_systems_words(loop):
 
     events = [event for _, event in loop.turn(None)]
 
-    assert events == [ConnectionEnded("Connection reset by peer")]
+    assert events == [ConnectionEnded("Connection reset by peer", "reset")]
     assert (pair.link.ended, left.fileno()) == (True, -1)
 
 
@@ -469,7 +469,7 @@ def test_a_link_that_can_send_no_more_still_reads_what_the_peer_said(link_ends, 
     assert not link_ends.link.ended
     link_ends.loop.flush()
     ends[1].close()
-    assert link_ends.turn() == [ConnectionEnded("eof")]
+    assert link_ends.turn() == [ConnectionEnded("eof", "eof")]
 
 
 @pytest.mark.rfc("connection-error-closes")
@@ -484,7 +484,7 @@ def test_a_finished_link_sends_its_goaway_then_its_end(link_ends, ends):
     assert ends[1].recv(65536) == b""
     assert not link_ends.link.ended
     ends[1].close()
-    assert link_ends.turn() == [ConnectionEnded("eof")]
+    assert link_ends.turn() == [ConnectionEnded("eof", "eof")]
 
 
 @pytest.mark.rfc("connection-error-closes")
@@ -499,7 +499,7 @@ def test_a_finished_link_waits_for_a_peer_that_stays_no_longer_than_it_lingers(
     clock.now += LINGER_S - 0.001
     assert link_ends.turn() == []
     clock.now += 0.002
-    assert link_ends.turn() == [ConnectionEnded("closed here")]
+    assert link_ends.turn() == [ConnectionEnded("closed here", "local")]
     assert ends[0].fileno() == -1
 
 
@@ -570,5 +570,5 @@ def test_a_forgotten_source_is_not_kept_alive_by_its_deadline(loop, clock, ends)
     gc.collect()
 
     assert gone() is None
-    assert len(loop._timers) < 200
+    assert len(loop._timers._heap) < 200
     assert loop.next_deadline() is None

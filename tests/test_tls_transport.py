@@ -158,7 +158,7 @@ def test_a_link_over_tls_ends_when_the_peer_closes(pair):
     link = Link(loop, server, Connection(client=False))
     client.close()
 
-    assert loop.turn(None) == [(link, ConnectionEnded("eof"))]
+    assert loop.turn(None) == [(link, ConnectionEnded("eof", "eof"))]
     loop.close()
 
 

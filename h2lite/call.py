@@ -1,0 +1,144 @@
+"""One request on its way through a pool, and what has come of it.
+
+A record: the pool writes it, whoever made the request reads it.  It decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .body import BODY_QUEUED_OCTETS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .errors import H2liteError
+    from .events import Fields
+    from .frames import Octets
+    from .origin import Origin
+    from .stream import Stream
+
+
+class Call:
+    """A request and its response.
+
+    origin       whom it is for
+    fields       pseudo-header fields first, as `Connection.send_request` takes them
+    content      all of the request's content; None: `Pool.send_content` gives it in pieces
+    rewindable   content in pieces can be given again from its start
+    idempotent   a lost PUT or DELETE may be repeated
+    deadline     the whole exchange ends by then; None: never
+
+    status, response_fields    of the final response, 0 and [] before
+    interim                    (status, fields) of each 1xx response before it
+    chunks                     the response's content that nobody has taken yet
+    response_trailers          complete once `ended`
+    ended                      the response is complete
+    error                      why there is none, or no more of it
+    retries                    repetitions so far; moves of what had not left are none
+    """
+
+    __slots__ = (
+        "origin",
+        "fields",
+        "method",
+        "content",
+        "rewindable",
+        "idempotent",
+        "deadline",
+        "status",
+        "response_fields",
+        "interim",
+        "chunks",
+        "response_trailers",
+        "ended",
+        "error",
+        "retries",
+        "number",
+        "member",
+        "stream",
+        "sent_at",
+        "avoid",
+        "misdirected",
+        "retry_at",
+        "connect_due",
+        "pieces",
+        "given",
+        "content_ended",
+        "trailers",
+    )
+
+    def __init__(
+        self,
+        origin: Origin,
+        fields: Fields,
+        content: bytes | None = b"",
+        *,
+        rewindable: bool = False,
+        idempotent: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        self.origin = origin
+        self.fields = fields
+        self.method = next((value for name, value in fields if name == b":method"), b"")
+        self.content = content
+        self.rewindable = rewindable
+        self.idempotent = idempotent
+        self.deadline = deadline
+        self.retries = 0
+        self.number = 0  # the pool's, in the order requests were made
+        self.avoid: Any = None  # the connection that said 421
+        self.misdirected = False  # one has said so
+        self.error: H2liteError | None = None
+        self.ended = False
+        self.response_trailers: Fields = []
+        self.chunks: deque[bytes] = deque()
+        self.forget_response()
+        self.connect_due: float | None = None  # waits for a dial no longer than this
+        self.retry_at: float | None = None  # waits to be repeated
+        # Content in pieces: those that no stream has taken, whether any was given, the end.
+        self.pieces: deque[Octets] = deque()
+        self.given = False
+        self.content_ended = content is not None
+        self.trailers: Fields | None = None
+        self.leave()
+
+    def leave(self) -> None:
+        """It is on no connection (any more)."""
+        self.member: Any = None
+        self.stream: Stream | None = None
+        self.sent_at: float | None = None  # its HEADERS were encoded and given to the socket
+
+    def forget_response(self) -> None:
+        """What has come so far is not the answer."""
+        self.status = 0
+        self.response_fields: Fields = []
+        self.interim: list[tuple[int, Fields]] = []
+        self.chunks.clear()
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will come of it."""
+        return self.ended or self.error is not None
+
+    @property
+    def begun(self) -> bool:
+        """Something of a response has come."""
+        return bool(self.status or self.interim)
+
+    @property
+    def replayable(self) -> bool:
+        """The request can be sent again from its start."""
+        return self.content is not None or self.rewindable or not self.given
+
+    @property
+    def wants_content(self) -> bool:
+        """Content in pieces runs low: give more."""
+        stream = self.stream
+        runs_low = stream is not None and stream.queued_octets < BODY_QUEUED_OCTETS
+        return runs_low and not self.content_ended and self.error is None
+
+    def next_deadline(self) -> float | None:
+        due = [at for at in (self.deadline, self.connect_due, self.retry_at) if at is not None]
+        return min(due) if due else None

@@ -1,0 +1,206 @@
+"""The pool under a loop: what the loop saw goes to the pool, the pool's orders to the loop.
+
+It decides nothing, and it knows sockets only as what a dial gives it.  One thread at a time.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from operator import itemgetter
+
+from .dial import Dialled
+from .errors import ConnectError, UsageError
+from .loop import Link, Source
+from .orders import Abort, Dial, Finish, Send
+from .value import Value
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .loop import Loop
+    from .member import Member
+    from .pool import Pool
+
+
+class _PoolDue(Value):
+    """Something of the pool's fell due; `now`: the instant at which the turn's wait began."""
+
+    __slots__ = ("now",)
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+
+class _Alarm(Source):
+    """The pool's one place among the loop's timers."""
+
+    __slots__ = ("armed",)
+
+    def __init__(self) -> None:
+        self.armed: float | None = None
+
+    def handle_deadline(self, now: float) -> list[Value]:
+        # Not judged here: what this turn has read is still on its way to the pool.
+        self.armed = None
+        return [_PoolDue(now)]
+
+
+class Driver:
+    """A `Loop` and a `Pool`, joined.
+
+    dial   makes the source that reaches an origin: it has `start` and `close` and reports
+           Dialled or DialFailed once, as `dial.Dial` does
+    """
+
+    def __init__(self, loop: Loop, pool: Pool, dial: Callable[[Loop, Any], Any]) -> None:
+        self.loop = loop
+        self.pool = pool
+        self._dial = dial
+        self._alarm = _Alarm()
+        self._links: dict[Member, Link] = {}
+        self._dials: dict[Member, Any] = {}
+        self._members: dict[Source, Member] = {}  # of links and dials
+        self._told: list[Value] = []
+        pool.diagnose = self._diagnose
+
+    def turn(self, deadline: float | None = None) -> list[Value]:
+        """Wait, read, judge, write, once; see `Loop.turn`.
+
+        Returns what the pool tells its caller, in order.
+        """
+        self.flush()
+        if self._told:
+            deadline = self.loop.clock()  # somebody is to hear of it before anything is waited for
+        for source, happened in groupby(self.loop.turn(deadline), key=itemgetter(0)):
+            self._take(source, [event for _, event in happened])
+        self.flush()
+        told, self._told = self._told, []
+        return told
+
+    def flush(self) -> None:
+        """Carry out the pool's orders and send what can be sent."""
+        self._carry_out()
+        pool = self.pool
+        for source in self.loop.flush():
+            member = self._members.get(source)
+            if member is not None and isinstance(source, Link):
+                committed = source.transport.committed
+                pool.sent(member, self.loop.clock(), source.took, source.queued, committed)
+        self._carry_out()
+        due = pool.next_deadline()
+        if due != self._alarm.armed:
+            self._alarm.armed = due
+            self.loop.set_deadline(self._alarm, due)
+
+    @property
+    def is_idle(self) -> bool:
+        """No connection and no dial is left, those that only linger included."""
+        return not self._members
+
+    def close(self) -> None:
+        """End what is left at once."""
+        for dial in self._dials.values():
+            dial.close()
+        for link in self._links.values():
+            link.end("closed here")
+        self._dials.clear()
+        self._links.clear()
+        self._members.clear()
+        self.loop.set_deadline(self._alarm, None)
+
+    # -- what happened -----------------------------------------------------------------------
+
+    def _take(self, source: Source, events: list[Any]) -> None:
+        member = self._members.get(source)
+        now = self.loop.clock()
+        if source is self._alarm:
+            for event in events:
+                self.pool.handle_deadline(event.now)
+        elif member is None:
+            return
+        elif isinstance(source, Link):
+            if source.ended:
+                self._forget(member, source)
+            self.pool.receive(member, events, now)
+        else:
+            self._dial_ended(member, source, events[0], now)
+
+    def _dial_ended(self, member: Member, dial: Source, outcome: Any, now: float) -> None:
+        del self._members[dial], self._dials[member]
+        if isinstance(outcome, Dialled):
+            link = Link(self.loop, outcome.transport, member.connection)
+            self._links[member] = link
+            self._members[link] = member
+        else:
+            self.pool.dial_failed(member, outcome.error, now)
+
+    def _forget(self, member: Member, link: Link) -> None:
+        self._links.pop(member, None)
+        self._members.pop(link, None)
+
+    def _diagnose(self, member: Member) -> str:
+        link = self._links.get(member)
+        return "unknown" if link is None else link.transport.path_state()
+
+    # -- what is to be done --------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        """Orders may lead to others, a dial that fails at once to the next request's."""
+        while True:
+            orders = self.pool.take_orders()
+            if not orders:
+                return
+            for order in orders:
+                carry = _CARRY.get(type(order))
+                if carry is None:
+                    self._told.append(order)
+                else:
+                    carry(self, order.member)  # type: ignore[attr-defined]
+
+    def _on_send(self, member: Member) -> None:
+        link = self._links.get(member)
+        if link is not None:
+            self.loop.touch(link)
+
+    def _on_finish(self, member: Member) -> None:
+        link = self._links.get(member)
+        if link is not None:
+            link.finish()
+
+    def _on_abort(self, member: Member) -> None:
+        dial = self._dials.pop(member, None)
+        if dial is not None:
+            del self._members[dial]
+            dial.close()
+        link = self._links.get(member)
+        if link is not None:
+            self._forget(member, link)
+            link.abort()
+
+    def _on_dial(self, member: Member) -> None:
+        try:
+            dial = self._dial(self.loop, member.origin)
+            self._dials[member] = dial
+            self._members[dial] = member
+            events = dial.start()
+        except UsageError as error:
+            self._forget_dial(member)
+            self.pool.dial_failed(member, ConnectError(str(error)), self.loop.clock())
+            return
+        for event in events:
+            self._dial_ended(member, dial, event, self.loop.clock())
+
+    def _forget_dial(self, member: Member) -> None:
+        dial = self._dials.pop(member, None)
+        if dial is not None:
+            del self._members[dial]
+
+
+_CARRY: dict[type[Value], Callable[[Driver, Member], None]] = {
+    Dial: Driver._on_dial,
+    Send: Driver._on_send,
+    Finish: Driver._on_finish,
+    Abort: Driver._on_abort,
+}

@@ -1,0 +1,172 @@
+"""The pool's records: one connection, one PING, one origin.
+
+Facts and the questions that follow from them; `pool.py` decides.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .health import DEAD, SUSPECT
+from .retry import Backoff, Bucket
+from .settings import SettingId
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .call import Call
+    from .connection import Connection
+    from .errors import H2liteError
+    from .health import Health, HealthPolicy
+    from .origin import Origin
+
+
+class Ping:
+    """A PING that somebody asked for, and its answer.
+
+    rtt_s        seconds there and back, None before
+    queued_s     seconds before it could leave
+    rescued_by   what came first after it was asked for, where that was not its ack, else ""
+    error        why there is no answer
+    """
+
+    __slots__ = (
+        "member",
+        "opaque_data",
+        "deadline",
+        "timeout_s",
+        "rtt_s",
+        "queued_s",
+        "rescued_by",
+        "error",
+    )
+
+    def __init__(self, member: Member, timeout_s: float, now: float) -> None:
+        self.member = member
+        self.opaque_data = b""
+        self.timeout_s = timeout_s
+        self.deadline = now + timeout_s
+        self.rtt_s: float | None = None
+        self.queued_s = 0.0
+        self.rescued_by = ""
+        self.error: H2liteError | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.rtt_s is not None or self.error is not None
+
+
+class Member:
+    """One connection of the pool.
+
+    number       in the order of dials, from 1
+    connection   the sans-IO `Connection`
+    health       its `Health`
+    draining     takes no new requests: a GOAWAY came, or its identifiers are used up
+    """
+
+    __slots__ = (
+        "site",
+        "number",
+        "connection",
+        "health",
+        "draining",
+        "state",
+        "calls",
+        "unsent",
+        "finishing",
+        "pings",
+        "probe",
+        "late_probe",
+        "held",
+        "answered",
+        "retired",
+        "ready_at",
+        "unused_since",
+        "armed",
+        "pings_since_message",
+        "_salt",
+        "_ping_count",
+    )
+
+    def __init__(
+        self, site: Site, number: int, connection: Connection, health: Health, salt: int
+    ) -> None:
+        self.site = site
+        self.number = number
+        self.connection = connection
+        self.health = health
+        self.draining = False
+        self.state = health.state  # as it was last told
+        self.calls: dict[int, Call] = {}  # by stream, those whose HEADERS are encoded
+        self.unsent: deque[Call] = deque()  # given to the connection, in its order
+        self.finishing: list[Call] = []  # of `calls`, those answered before they were all sent
+        self.pings: dict[bytes, Ping] = {}
+        self.probe = b""  # the health probe's value, b"": none is out
+        self.late_probe = b""  # of a probe that other octets have ended, its ack still to come
+        self.held = 0  # slots of streams that were cancelled while a probe was out
+        self.answered = False  # it gave a response
+        self.retired = False  # what its loss means for the next dial is settled
+        self.ready_at: float | None = None
+        self.unused_since: float | None = None
+        self.armed: float | None = None  # its earliest instant in the timers
+        self.pings_since_message = 0
+        self._salt = salt.to_bytes(4, "big")
+        self._ping_count = 0
+
+    @property
+    def origin(self) -> Origin:
+        return self.site.origin
+
+    def __repr__(self) -> str:
+        return f"<connection {self.number} to {self.origin}>"
+
+    @property
+    def takes_requests(self) -> bool:
+        """It is routed to, or will be once it is up."""
+        usable = not self.draining and self.connection.takes_requests and not self.is_abandoned
+        return usable and self.health.state not in (SUSPECT, DEAD)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """All its slots are held by streams that were cancelled without a sign of life."""
+        return self.held > 0 and self.held >= self._streams_max
+
+    @property
+    def room(self) -> int:
+        """How many more requests could leave now."""
+        return self._streams_max - self.held - len(self.connection.streams) - len(self.unsent)
+
+    @property
+    def _streams_max(self) -> int:
+        return self.connection.peer_settings[SettingId.MAX_CONCURRENT_STREAMS]
+
+    def next_opaque(self) -> bytes:
+        """Eight octets not used before on this connection, and not easily met by chance."""
+        self._ping_count += 1
+        return self._salt + self._ping_count.to_bytes(4, "big")
+
+    def is_own(self, opaque_data: bytes) -> bool:
+        """We have sent a PING with this value."""
+        count = int.from_bytes(opaque_data[4:], "big")
+        return opaque_data[:4] == self._salt and 0 < count <= self._ping_count
+
+
+class Site:
+    """What the pool knows of one origin: its connections, who waits, when it may be dialled."""
+
+    __slots__ = ("origin", "policy", "members", "calls", "queue", "backoff", "bucket", "last_error")
+
+    def __init__(self, origin: Origin, policy: HealthPolicy, backoff: Backoff, now: float) -> None:
+        self.origin = origin
+        self.policy = policy
+        self.members: list[Member] = []
+        self.calls: dict[Call, None] = {}  # all that are not over
+        self.queue: deque[Call] = deque()  # of those, who wait for a connection, in their order
+        self.backoff = backoff
+        self.bucket = Bucket(now)
+        self.last_error: H2liteError | None = None  # of the last dial
+
+    @property
+    def is_connected(self) -> bool:
+        """A connection is up that takes requests, though perhaps not at once."""
+        return any(m.takes_requests and m.ready_at is not None for m in self.members)

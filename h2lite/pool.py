@@ -1,0 +1,997 @@
+"""The pool's decisions: which connection serves, whom to ask, replace and give up, what to repeat.
+
+Pure: what was seen and the instant come in, orders go out by `take_orders`; `drive.py` carries
+them out.  It holds the sans-IO connections and their health, and no socket, clock or thread.
+`spec-notes/health.md` explains the rules.  Grounds: RFC 9113 §5.1.2, §6.7, §6.8, §8.7, §9.1.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from . import events as ev
+from .call import Call
+from .connection import Connection
+from .errors import (
+    ConnectError,
+    ConnectionLost,
+    ConnectTimeout,
+    ErrorCode,
+    H2liteError,
+    PingTimeout,
+    PoolTimeout,
+    ReadTimeout,
+    RemoteProtocolError,
+    StreamReset,
+    UsageError,
+    error_name,
+)
+from .health import ABORT, DEAD, HOLD, PING, Health, HealthPolicy
+from .member import Member, Ping, Site
+from .orders import (
+    Abort,
+    Calmed,
+    Deliver,
+    Dial,
+    Finish,
+    Moved,
+    Retried,
+    Rewind,
+    Send,
+    StateChanged,
+)
+from .retry import (
+    GOOD_LIFE_S,
+    IDEMPOTENT_METHODS,
+    RETRY_DELAYS_S,
+    RETRY_SPREAD,
+    SAFE_METHODS,
+    Backoff,
+)
+from .stream import CLOSED
+from .timers import Timers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+    from .events import Event, Fields
+    from .frames import Octets
+    from .origin import Origin
+    from .value import Value
+
+PINGS_ASKED_MAX = 8  # of a user, unanswered on one connection: more say nothing new
+QUEUED_MAX = 1000  # requests of one origin that wait: more are told at once
+IDLE_CLOSE_S = 90.0  # unused for this long, a connection is closed
+ORIGINS_REMEMBERED_MAX = 1000  # without a connection or a request; the oldest are forgotten
+CALMED_MAX = 1000  # origins that complained of PINGs; the oldest are forgotten
+PINGS_TOO_MANY = 3  # gRPC's servers bear two that come too soon, and say so at the third
+
+COUNTERS = (
+    "requests",
+    "dials",
+    "dials_failed",
+    "moves",
+    "retries",
+    "pings_sent",
+    "pings_acked",
+    "late_acks",
+    "unknown_acks",
+    "rescues",
+    "suspects",
+    "false_suspects",
+)
+
+
+class Pool:
+    """Connections to any number of origins.
+
+    policy                        `HealthPolicy` of every connection
+    uniform                       a number in [0, 1), another each time
+    connections_per_origin_max    that take requests at once
+    queued_max                    requests of one origin that may wait for a connection
+    idle_close                    seconds unused before a connection is closed, 0: never
+    settings                      {SettingId: value} to announce beside the defaults
+    diagnose                      asked at a verdict: path_dead, peer_hung or unknown
+    """
+
+    def __init__(
+        self,
+        policy: HealthPolicy,
+        uniform: Callable[[], float],
+        *,
+        connections_per_origin_max: int = 1,
+        queued_max: int = QUEUED_MAX,
+        idle_close: float = IDLE_CLOSE_S,
+        settings: dict[int, int] | None = None,
+        diagnose: Callable[[Member], str] = lambda member: "unknown",
+    ) -> None:
+        if connections_per_origin_max < 1 or queued_max < 0 or not idle_close >= 0:
+            raise UsageError(
+                f"connections_per_origin_max {connections_per_origin_max!r}, queued_max"
+                f" {queued_max!r}, idle_close {idle_close!r}: want at least 1, 0 and 0"
+            )
+        self.policy = policy
+        self.diagnose = diagnose
+        self.closed = False
+        self.deaths: dict[str, int] = {}  # by cause, of connections that had been up
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self._uniform = uniform
+        self._members_max = connections_per_origin_max
+        self._queued_max = queued_max
+        self._idle_close = idle_close
+        self._settings = settings
+        self._sites: dict[Origin, Site] = {}
+        self._calmed: dict[Origin, None] = {}
+        self._timers = Timers()
+        self._orders: list[Value] = []
+        self._dial_count = 0
+        self._call_count = 0
+
+    # -- for the program -------------------------------------------------------------------
+
+    @property
+    def members(self) -> list[Member]:
+        """Every connection, those still being dialled included."""
+        return [member for site in self._sites.values() for member in site.members]
+
+    def request(self, call: Call, now: float) -> None:
+        """Send a request as soon as a connection can take it.
+
+        What becomes of it is told by `Deliver`.  Raises UsageError on a closed pool.
+        """
+        if self.closed:
+            raise UsageError("the pool is closed")
+        site = self._site(call.origin, now)
+        site.bucket.earn()
+        self.counters["requests"] += 1
+        self._call_count += 1
+        call.number = self._call_count
+        site.calls[call] = None
+        self._enqueue(site, call, now)
+        self._dispatch(site, now)
+        if len(site.queue) > self._queued_max and site.queue[-1] is call:
+            text = f"{self._queued_max} requests wait for {site.origin} already"
+            self._fail(call, PoolTimeout(text))
+
+    def cancel(self, call: Call, now: float, error: H2liteError | None = None) -> None:
+        """Give a request up, or the rest of its response; `error` is what it ends with."""
+        if call.over and call.stream is None:
+            return
+        member, stream = call.member, call.stream
+        site = self._sites[call.origin]
+        if not call.over:
+            self._fail(call, error or UsageError("the request was cancelled"), keep_stream=True)
+        self._drop_chunks(call)
+        if member is None or stream is None:
+            return
+        call.leave()
+        if stream.stream_id:
+            self._reset(member, call, stream, now)
+        else:
+            member.unsent.remove(call)
+            member.connection.reset_stream(stream)
+        self._settle(member, now)
+        self._dispatch(site, now)
+
+    def send_content(self, call: Call, piece: Octets, end_stream: bool = False) -> None:
+        """Give a request more of its content; it is kept until it has left.
+
+        Does nothing for a request that is over.  Raises UsageError after its end, and what
+        `Connection.send_data` raises.
+        """
+        self._check_gives(call)
+        if call.error is not None or (call.ended and call.stream is None):
+            return
+        if call.stream is not None:
+            call.member.connection.send_data(call.stream, piece, end_stream)
+            self._orders.append(Send(call.member))
+        elif piece:
+            call.pieces.append(piece)
+        call.given = True
+        call.content_ended = end_stream
+
+    def send_trailers(self, call: Call, fields: Fields) -> None:
+        """End a request's content in pieces with a trailer section.  Errors as `send_content`."""
+        self._check_gives(call)
+        if call.error is not None or (call.ended and call.stream is None):
+            return
+        if call.stream is not None:
+            call.member.connection.send_trailers(call.stream, fields)
+            self._orders.append(Send(call.member))
+        call.trailers = fields
+        call.content_ended = True
+
+    def _check_gives(self, call: Call) -> None:
+        if call.content_ended:
+            raise UsageError("the request's content has ended")
+
+    def take_chunk(self, call: Call) -> bytes | None:
+        """The next octets of a response's content, and credit to send as much again.
+
+        None: nothing has come, or nothing more comes.
+        """
+        if not call.chunks:
+            return None
+        chunk = call.chunks.popleft()
+        if call.member is not None and call.stream is not None:
+            call.member.connection.data_consumed(call.stream.stream_id, len(chunk))
+            self._orders.append(Send(call.member))
+        return chunk
+
+    def ping(self, member: Member, now: float, timeout_s: float) -> Ping:
+        """Send a PING of one's own on a connection; `Deliver` tells when it is over.
+
+        Raises UsageError when the connection is not up, or PINGS_ASKED_MAX wait on it.
+        """
+        if member.health.state == DEAD:
+            raise UsageError(f"{member} has ended")
+        if member.ready_at is None:
+            raise UsageError(f"{member} is not up yet")
+        if len(member.pings) >= PINGS_ASKED_MAX:
+            raise UsageError(f"{PINGS_ASKED_MAX} PINGs are in flight on {member} already")
+        ping = Ping(member, timeout_s, now)
+        ping.opaque_data = member.next_opaque()
+        self._send_ping(member, ping.opaque_data, now)
+        member.pings[ping.opaque_data] = ping
+        self._timers.set(ping, ping.deadline)
+        return ping
+
+    def ping_all(self, now: float, timeout_s: float) -> list[Ping]:
+        """A PING on every connection; where that cannot be, its error says so."""
+        pings = []
+        for member in self.members:
+            try:
+                pings.append(self.ping(member, now, timeout_s))
+            except UsageError as error:
+                ping = Ping(member, timeout_s, now)
+                ping.error = error
+                pings.append(ping)
+        return pings
+
+    def forget_origin(self, origin: Origin) -> None:
+        """What an origin has said of PINGs is forgotten."""
+        self._calmed.pop(origin, None)
+        site = self._sites.get(origin)
+        if site is not None:
+            self._set_policy(site, self.policy)
+
+    def close(self, now: float) -> None:
+        """End everything: requests with an error, connections with a GOAWAY."""
+        self.closed = True
+        for site in self._sites.values():
+            for call in list(site.calls):
+                self._fail(call, ConnectionLost("the pool was closed", cause="local"))
+            for member in list(site.members):
+                self._end(member, now, "local", "the pool was closed")
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the pool began, ready for JSON."""
+        counters = dict(self.counters)
+        for member in self.members:
+            self._add_health(counters, member.health)
+        return {
+            **counters,
+            "deaths": dict(self.deaths),
+            "connections": len(self.members),
+            "calmed_origins": [str(origin) for origin in self._calmed],
+        }
+
+    # -- for the loop ----------------------------------------------------------------------
+
+    def take_orders(self) -> list[Value]:
+        """What is to be done and what is to be told, in order; each is given once."""
+        orders, self._orders = self._orders, []
+        return orders
+
+    def next_deadline(self) -> float | None:
+        """When `handle_deadline` has something to do."""
+        return self._timers.next_deadline()
+
+    def handle_deadline(self, now: float) -> None:
+        """Judge what should have come by `now`; all that had come by then was `receive`d."""
+        while True:
+            item = self._timers.pop_due(now)
+            if item is None:
+                return
+            _ON_DEADLINE[type(item)](self, item, now)
+
+    def dial_failed(self, member: Member, error: H2liteError, now: float) -> None:
+        """The member's origin was not reached."""
+        if member.health.state != DEAD:
+            self._bury(member, now, "unknown", error)
+
+    def receive(self, member: Member, events: Iterable[Event], now: float) -> None:
+        """What came of one read; events of a connection that is no member any more are ignored."""
+        if member.health.state == DEAD:
+            return
+        events = [*events]
+        if type(events[0]) not in (ev.ConnectionEnded, ev.ConnectionFailed):
+            self._heard(member, events, now)
+        for event in events:
+            handler = _ON_EVENT.get(type(event))
+            if handler is not None:
+                handler(self, member, event, now)
+        if member.health.state != DEAD:
+            if member.connection.has_output:
+                self._orders.append(Send(member))
+            self._settle(member, now)
+        self._dispatch(member.site, now)
+
+    def sent(self, member: Member, now: float, took: bool, queued: bool, committed: bool) -> None:
+        """A send was tried, at `now`.
+
+        took        the transport took octets
+        queued      framed octets are left that it refused
+        committed   octets wait inside the transport, as TLS makes them
+        """
+        health, connection = member.health, member.connection
+        if health.state == DEAD:
+            return
+        health.wrote(now, took, queued)
+        if member.probe:
+            sent_at = connection.ping_sent_at(member.probe)
+            # What TLS has encrypted leaves before anything newer is taken.
+            if sent_at is not None and (not committed or (took and sent_at < now)):
+                health.probe_left(now)
+        while member.unsent and member.unsent[0].stream.stream_id:  # type: ignore[union-attr]
+            call = member.unsent.popleft()
+            assert call.stream is not None
+            call.sent_at = now
+            member.calls[call.stream.stream_id] = call
+        if connection.message_sent_at == now:
+            health.sent(now)
+        self._settle(member, now)
+
+    # -- requests --------------------------------------------------------------------------
+
+    def _enqueue(self, site: Site, call: Call, now: float) -> None:
+        """Wait for a connection, in the order in which requests were made."""
+        call.leave()
+        call.retry_at = None
+        call.connect_due = now + site.policy.connect_timeout
+        queue = site.queue
+        place = len(queue)
+        while place and queue[place - 1].number > call.number:
+            place -= 1
+        queue.insert(place, call)
+        self._timers.set(call, call.next_deadline())
+
+    def _dispatch(self, site: Site, now: float) -> None:
+        """Give waiting requests to connections, as far as there are any; dial where needed."""
+        index = 0
+        while index < len(site.queue):
+            call = site.queue[index]
+            member = self._choose(site, call, now)
+            if member is not None:
+                del site.queue[index]
+                self._open(call, member, now)
+            elif call.avoid is None:
+                return
+            else:
+                index += 1
+
+    def _choose(self, site: Site, call: Call, now: float) -> Member | None:
+        """The connection for a request; None: it must wait, and what it waits for is begun."""
+        best = stale = None
+        serving = 0
+        dialling = False
+        for member in site.members:
+            if member is call.avoid or not member.takes_requests:
+                continue
+            serving += 1
+            if member.ready_at is None:
+                dialling = True
+            elif member.room > 0:
+                if member.health.admits(now) == HOLD:
+                    stale = member
+                elif best is None or member.room > best.room:
+                    best = member
+        if best is not None:
+            return best
+        if stale is not None:
+            self._carry_out(stale, stale.health.wanted(now), now)
+        elif not dialling and serving < self._members_max:
+            self._dial(site, now)
+        return None
+
+    def _open(self, call: Call, member: Member, now: float) -> None:
+        """Give a request to a connection; its stream's identifier is taken when it leaves."""
+        connection = member.connection
+        # A stale connection is asked even where the request does not wait for the answer.
+        self._carry_out(member, member.health.wanted(now), now)
+        pieces = [call.content] if call.content else [*call.pieces]
+        ends = call.content_ended and call.trailers is None
+        stream = None
+        try:
+            stream = connection.send_request(call.fields, end_stream=ends and not pieces)
+            for index, piece in enumerate(pieces, 1):
+                connection.send_data(stream, piece, ends and index == len(pieces))
+            if call.trailers is not None:
+                connection.send_trailers(stream, call.trailers)
+        except UsageError as error:
+            if stream is not None:
+                connection.reset_stream(stream)
+            self._fail(call, error)
+            return
+        call.pieces.clear()
+        call.member, call.stream = member, stream
+        call.connect_due = None
+        self._timers.set(call, call.next_deadline())
+        member.unsent.append(call)
+        self._note_use(member, now)
+        self._orders.append(Send(member))
+        if call.content is None:
+            self._orders.append(Deliver(call))  # it wants content
+
+    def _withdraw(self, member: Member, now: float) -> None:
+        """Take back what has not left; it goes elsewhere, whatever its method."""
+        unsent, member.unsent = member.unsent, deque()
+        for call in unsent:
+            stream = call.stream
+            assert stream is not None
+            if call.over:
+                continue
+            if call.content is None:
+                call.pieces.extend(stream.outgoing)
+            member.connection.reset_stream(stream)
+            self.counters["moves"] += 1
+            self._orders.append(Moved(call, member))
+            self._enqueue(member.site, call, now)
+        self._note_use(member, now)
+
+    def _repeat_or_fail(
+        self, call: Call, now: float, error: H2liteError, free: bool = False
+    ) -> None:
+        """Try a request that has left again, or end it with `error`."""
+        delay = self._delay_of_repeat(call, now, free)
+        if delay is None:
+            self._fail(call, error)
+        else:
+            self._repeat(call, now, delay, error)
+
+    def _delay_of_repeat(self, call: Call, now: float, free: bool = False) -> float | None:
+        """Take what a repetition costs; None: there is none.  free: it costs no token."""
+        if call.retries >= len(RETRY_DELAYS_S) or not call.replayable:
+            return None
+        delay = RETRY_DELAYS_S[call.retries] * (1 + RETRY_SPREAD * self._uniform())
+        if call.deadline is not None and now + delay >= call.deadline:
+            return None
+        site = self._sites[call.origin]
+        return delay if free or site.bucket.take(now) else None
+
+    def _repeat(self, call: Call, now: float, delay: float, error: H2liteError) -> None:
+        call.retries += 1
+        self.counters["retries"] += 1
+        call.forget_response()
+        call.leave()
+        if call.content is None and call.given:
+            call.pieces.clear()
+            call.trailers = None
+            call.given = call.content_ended = False
+            self._orders.append(Rewind(call))
+        self._orders.append(Retried(call, delay, error))
+        if delay:
+            call.retry_at = now + delay
+            self._timers.set(call, call.next_deadline())
+        else:
+            self._enqueue(self._sites[call.origin], call, now)
+
+    def _fail(self, call: Call, error: H2liteError, keep_stream: bool = False) -> None:
+        """End a call with an error.  keep_stream: its caller sees to the stream."""
+        call.error = error
+        self._close_call(call)
+        if not keep_stream:
+            call.leave()
+
+    def _close_call(self, call: Call) -> None:
+        """A call is over, whatever of it is still on its stream."""
+        site = self._sites[call.origin]
+        site.calls.pop(call, None)
+        if call.member is None and call in site.queue:
+            site.queue.remove(call)
+        call.retry_at = call.connect_due = None
+        call.pieces.clear()
+        self._timers.set(call, None)
+        self._orders.append(Deliver(call))
+
+    def _reset(self, member: Member, call: Call, stream: Any, now: float) -> None:
+        """Reset the stream of a request that its caller gives up."""
+        member.calls.pop(stream.stream_id, None)
+        if stream.state == CLOSED:
+            return
+        if call.ended:
+            # RFC 9113 §8.1: a complete response needs no more of the request.
+            member.connection.reset_stream(stream, ErrorCode.NO_ERROR)
+        else:
+            assert call.sent_at is not None
+            answered = member.health.heard_at > call.sent_at
+            orders, keeps_slot = member.health.cancelled(now, answered)
+            member.held += keeps_slot
+            member.connection.reset_stream(stream, ErrorCode.CANCEL)
+            self._carry_out(member, orders, now)
+        self._orders.append(Send(member))
+
+    def _drop_chunks(self, call: Call) -> None:
+        while self.take_chunk(call) is not None:
+            pass
+
+    def _on_call_deadline(self, call: Call, now: float) -> None:
+        site = self._sites[call.origin]
+        if call.deadline is not None and now >= call.deadline:
+            self.cancel(call, now, self._late_error(call, site))
+        elif call.retry_at is not None:
+            if now >= call.retry_at:
+                self._enqueue(site, call, now)
+                self._dispatch(site, now)
+        elif site.is_connected:  # it waits for room, not for a dial
+            call.connect_due = now + site.policy.connect_timeout
+        else:
+            last = "" if site.last_error is None else f": {site.last_error}"
+            error = ConnectTimeout(
+                f"{site.origin} not reached within {site.policy.connect_timeout:g} s{last}"
+            )
+            error.__cause__ = site.last_error
+            self._fail(call, error)
+        if not call.over:
+            self._timers.set(call, call.next_deadline())
+
+    def _late_error(self, call: Call, site: Site) -> H2liteError:
+        if call.sent_at is not None:
+            error: H2liteError = ReadTimeout(f"{site.origin} did not answer in time")
+            error.maybe_processed = True
+            return error
+        if site.is_connected:
+            return PoolTimeout(f"no connection to {site.origin} took the request in time")
+        return ConnectTimeout(f"{site.origin} not reached in time")
+
+    # -- connections -----------------------------------------------------------------------
+
+    def _site(self, origin: Origin, now: float) -> Site:
+        site = self._sites.get(origin)
+        if site is None:
+            self._forget_sites()
+            policy = self.policy.calmed() if origin in self._calmed else self.policy
+            backoff = Backoff(self._uniform if policy.jitter else None)
+            site = self._sites[origin] = Site(origin, policy, backoff, now)
+        return site
+
+    def _forget_sites(self) -> None:
+        if len(self._sites) >= ORIGINS_REMEMBERED_MAX:
+            for origin, site in [*self._sites.items()]:
+                if not site.members and not site.calls:
+                    self._timers.set(site, None)
+                    del self._sites[origin]
+
+    def _dial(self, site: Site, now: float) -> None:
+        """Begin a dial, or wait until one may begin."""
+        if now < site.backoff.due:
+            self._timers.set(site, site.backoff.due)
+            return
+        self._dial_count += 1
+        self.counters["dials"] += 1
+        member = Member(
+            site,
+            self._dial_count,
+            Connection(client=True, settings=self._settings),
+            Health(site.policy, now, self._uniform),
+            int(self._uniform() * 2**32),
+        )
+        site.members.append(member)
+        self._arm(member)
+        self._orders.append(Dial(member))
+
+    def _on_site_deadline(self, site: Site, now: float) -> None:
+        """Back-off is over: dial, if a request still waits for it."""
+        self._dispatch(site, now)
+
+    def _on_member_deadline(self, member: Member, now: float) -> None:
+        member.armed = None
+        self._carry_out(member, member.health.handle_deadline(now), now)
+        self._close_idle(member, now)
+        if member.health.state != DEAD:
+            self._arm(member)
+
+    def _close_idle(self, member: Member, now: float) -> None:
+        due = self._idle_deadline(member)
+        if due is not None and now >= due and not member.site.queue:
+            self._end(member, now, "local", f"unused for {self._idle_close:g} s")
+
+    def _idle_deadline(self, member: Member) -> float | None:
+        if member.unused_since is None or not self._idle_close or member.site.queue:
+            return None
+        return member.unused_since + self._idle_close
+
+    def _arm(self, member: Member) -> None:
+        """See that the timers know the member's deadline; a later one costs nothing."""
+        due = member.health.next_deadline()
+        idle = self._idle_deadline(member)
+        if idle is not None and (due is None or idle < due):
+            due = idle
+        if due is not None and (member.armed is None or due < member.armed):
+            member.armed = due
+            self._timers.set(member, due)
+
+    def _note_use(self, member: Member, now: float) -> None:
+        """Requests came to a connection, or left it."""
+        used = bool(member.calls or member.unsent)
+        member.health.busy = used
+        if used or member.ready_at is None:
+            member.unused_since = None
+        elif member.unused_since is None:
+            member.unused_since = now
+
+    def _settle(self, member: Member, now: float) -> None:
+        """After anything that may have ended a stream or moved a deadline."""
+        if member.health.state == DEAD:
+            return
+        if member.finishing:
+            for call in member.finishing:
+                if call.stream is not None and call.stream.state == CLOSED:
+                    member.calls.pop(call.stream.stream_id, None)
+            member.finishing = [call for call in member.finishing if not _is_closed(call)]
+        self._note_use(member, now)
+        if not member.draining and not member.connection.takes_requests:
+            self._retire(member, now, drain=True)  # its stream identifiers are used up
+        if member.draining and not member.calls:
+            self._end(member, now, "goaway", "drained")
+        else:
+            self._arm(member)
+
+    def _carry_out(self, member: Member, orders: Iterable[int], now: float) -> None:
+        """What Health orders."""
+        for order in orders:
+            if order == ABORT:
+                self._give_up(member, now)
+                return
+            self._note_state(member)
+            if order == PING:
+                self._send_probe(member, now)
+            else:
+                self._retire(member, now)
+                self._dispatch(member.site, now)
+
+    def _send_probe(self, member: Member, now: float) -> None:
+        member.probe = member.next_opaque()
+        self._send_ping(member, member.probe, now)
+        self._arm(member)
+
+    def _send_ping(self, member: Member, opaque_data: bytes, now: float) -> None:
+        member.connection.ping(opaque_data, now)
+        member.pings_since_message += 1
+        self.counters["pings_sent"] += 1
+        self._orders.append(Send(member))
+
+    def _on_ping_deadline(self, ping: Ping, now: float) -> None:
+        """Nobody waits for this answer any more; the connection is left as it is."""
+        member = ping.member
+        member.connection.forget_ping(ping.opaque_data)
+        del member.pings[ping.opaque_data]
+        ping.error = PingTimeout(f"{member} did not answer a PING within {ping.timeout_s:.3g} s")
+        self._orders.append(Deliver(ping))
+
+    def _retire(self, member: Member, now: float, drain: bool = False) -> None:
+        """It takes no new requests: it is doubted or, `drain`, it has said so."""
+        if drain:
+            member.draining = True
+        if not member.retired:
+            member.retired = True
+            if drain:
+                self._judge_loss(member, now)
+            else:
+                member.site.backoff.replace(now)
+        self._withdraw(member, now)
+
+    def _judge_loss(self, member: Member, now: float) -> None:
+        """Whether the connection was of use decides how soon another is dialled."""
+        backoff = member.site.backoff
+        assert member.ready_at is not None
+        if member.answered or now - member.ready_at >= GOOD_LIFE_S:
+            backoff.proved()
+            backoff.replace(now)
+        else:
+            backoff.failed(now)
+
+    def _give_up(self, member: Member, now: float) -> None:
+        """Health's verdict."""
+        health = member.health
+        if member.ready_at is None:
+            error: H2liteError = ConnectTimeout(
+                f"{member.origin} sent no HTTP/2 SETTINGS within"
+                f" {health.policy.connect_timeout:g} s"
+            )
+        else:
+            if health.cause == "unknown":
+                health.cause = self.diagnose(member)
+            error = ConnectionLost(f"{member} is dead: {health.cause}", cause=health.cause)
+        self._bury(member, now, health.cause, error, Abort(member))
+
+    def _end(self, member: Member, now: float, cause: str, text: str) -> None:
+        """Close a connection ourselves, by a GOAWAY where it is up."""
+        member.connection.goaway()
+        order = Abort(member) if member.ready_at is None else Finish(member)
+        error = ConnectionLost(f"{member} was closed: {text}", cause=cause)
+        self._bury(member, now, cause, error, order)
+
+    def _bury(
+        self,
+        member: Member,
+        now: float,
+        cause: str,
+        error: H2liteError,
+        order: Value | None = None,
+    ) -> None:
+        """The connection is gone: nothing of it stays behind, and each of its requests goes on."""
+        site = member.site
+        member.health.lost(cause)
+        self._note_state(member)
+        site.members.remove(member)
+        self._timers.set(member, None)
+        self._add_health(self.counters, member.health)
+        if order is not None:
+            self._orders.append(order)
+        self._note_loss(member, now, cause, error)
+        for ping in member.pings.values():
+            ping.error = error.again()
+            self._timers.set(ping, None)
+            self._orders.append(Deliver(ping))
+        member.pings.clear()
+        self._withdraw(member, now)
+        calls, member.calls = member.calls, {}
+        member.finishing = []
+        for call in calls.values():
+            if not call.over:
+                self._lose(call, now, error)
+        self._dispatch(site, now)
+
+    def _note_loss(self, member: Member, now: float, cause: str, error: H2liteError) -> None:
+        """What a loss means for the origin's next dial, and for who waits for one."""
+        site = member.site
+        if member.ready_at is not None:
+            self.deaths[cause] = self.deaths.get(cause, 0) + 1
+            if cause not in ("local", "goaway"):
+                site.backoff.died(now)
+            if cause != "local" and not member.retired:
+                self._judge_loss(member, now)
+        elif cause != "local":
+            self.counters["dials_failed"] += 1
+            site.last_error = error
+            site.backoff.failed(now)
+            if not site.is_connected:
+                for call in list(site.queue):
+                    self._fail(call, error.again())
+
+    def _lose(self, call: Call, now: float, error: H2liteError) -> None:
+        """A request's connection ended before its response did."""
+        error = error.again()
+        error.maybe_processed = True
+        methods = IDEMPOTENT_METHODS if call.idempotent else SAFE_METHODS
+        if call.begun or call.method not in methods:
+            self._fail(call, error)
+        else:
+            self._repeat_or_fail(call, now, error)
+
+    def _note_state(self, member: Member) -> None:
+        """Tell of a change of state, once."""
+        before, after = member.state, member.health.state
+        if before != after:
+            member.state = after
+            self._orders.append(StateChanged(member, before, after, member.health.cause))
+
+    @staticmethod
+    def _add_health(counters: dict[str, int], health: Health) -> None:
+        counters["pings_acked"] += health.acks
+        counters["late_acks"] += health.late_acks
+        for name in ("rescues", "suspects", "false_suspects"):
+            counters[name] += getattr(health, name)
+
+    # -- events ----------------------------------------------------------------------------
+
+    def _heard(self, member: Member, events: list[Event], now: float) -> None:
+        """Octets came, and with them what they completed."""
+        member.held = 0
+        if not member.probe and not member.pings:
+            member.health.heard(now)
+            return
+        acked = {event.opaque_data: event for event in events if type(event) is ev.PingAcked}
+        ack = acked.get(member.probe)
+        member.health.heard(now, None if ack is None else ack.rtt_s)
+        for opaque_data, ping in member.pings.items():
+            if not ping.rescued_by and opaque_data not in acked:
+                ping.rescued_by = type(events[0]).__name__
+        if member.probe:
+            if ack is None:
+                member.connection.forget_ping(member.late_probe)
+                member.late_probe = member.probe
+            member.probe = b""
+            member.retired = member.draining
+            self._note_state(member)
+
+    def _on_settings(self, member: Member, event: ev.SettingsReceived, now: float) -> None:
+        if member.ready_at is None:
+            member.ready_at = now
+            member.health.ready(now)
+            member.site.backoff.dialled(now)
+            self._note_state(member)
+
+    def _on_ping_acked(self, member: Member, event: ev.PingAcked, now: float) -> None:
+        ping = member.pings.pop(event.opaque_data, None)
+        if ping is not None:
+            ping.rtt_s = event.rtt_s
+            ping.queued_s = event.queued_s
+            member.health.sample(event.rtt_s)
+            self.counters["pings_acked"] += 1
+            self._timers.set(ping, None)
+            self._orders.append(Deliver(ping))
+        elif event.opaque_data == member.late_probe:
+            member.health.acked_late(event.rtt_s)
+            member.late_probe = b""
+
+    def _on_unknown_ack(self, member: Member, event: ev.UnknownPingAcked, now: float) -> None:
+        known = member.is_own(event.opaque_data)
+        self.counters["late_acks" if known else "unknown_acks"] += 1
+
+    def _on_interim(self, member: Member, event: ev.InformationalReceived, now: float) -> None:
+        self._heard_message(member)
+        call = member.calls.get(event.stream_id)
+        if call is not None:
+            call.interim.append((event.status, event.fields))
+            self._orders.append(Deliver(call))
+
+    def _on_response(self, member: Member, event: ev.ResponseReceived, now: float) -> None:
+        self._heard_message(member)
+        if not member.answered:
+            member.answered = True
+            member.site.backoff.proved()
+        call = member.calls.get(event.stream_id)
+        if call is None or (event.status == 421 and self._redirected(member, call, now)):
+            return
+        call.status = event.status
+        call.response_fields = event.fields
+        self._took(member, call, event.end_stream)
+
+    def _redirected(self, member: Member, call: Call, now: float) -> bool:
+        """RFC 9110 §15.5.20: another connection may serve what this one does not; asked once."""
+        if call.misdirected:
+            return False
+        delay = self._delay_of_repeat(call, now)
+        if delay is None:
+            return False
+        assert call.stream is not None
+        del member.calls[call.stream.stream_id]
+        member.connection.reset_stream(call.stream, ErrorCode.CANCEL)
+        call.misdirected = True
+        call.avoid = member
+        self._repeat(call, now, delay, StreamReset(f"{member}: 421", ErrorCode.NO_ERROR))
+        return True
+
+    def _on_data(self, member: Member, event: ev.DataReceived, now: float) -> None:
+        self._heard_message(member)
+        call = member.calls.get(event.stream_id)
+        if call is None:
+            member.connection.data_consumed(event.stream_id, len(event.data))
+            return
+        if event.data:
+            call.chunks.append(bytes(event.data))
+        self._took(member, call, event.end_stream)
+
+    def _on_trailers(self, member: Member, event: ev.TrailersReceived, now: float) -> None:
+        self._heard_message(member)
+        call = member.calls.get(event.stream_id)
+        if call is not None:
+            call.response_trailers = event.fields
+            self._took(member, call, end_stream=True)
+
+    def _took(self, member: Member, call: Call, end_stream: bool) -> None:
+        if not end_stream:
+            self._orders.append(Deliver(call))
+            return
+        call.ended = True
+        if _is_closed(call):
+            assert call.stream is not None
+            del member.calls[call.stream.stream_id]
+        else:
+            member.finishing.append(call)
+        self._close_call(call)
+
+    def _heard_message(self, member: Member) -> None:
+        member.health.heard_message()
+        member.pings_since_message = 0
+
+    def _on_reset(self, member: Member, event: ev.StreamReset, now: float) -> None:
+        stream_id, code = event.stream_id, event.error_code
+        call = member.calls.pop(stream_id, None)
+        who = "the peer" if event.by_peer else "h2lite"
+        reason = f": {event.reason}" if event.reason else ""
+        error = StreamReset(f"{who} reset the stream, {error_name(code)}{reason}", code)
+        if event.by_peer and code == ErrorCode.PROTOCOL_ERROR:
+            # It takes us for a peer at fault: whatever we say next may be the next mistake.
+            self._retire(member, now, drain=True)
+        if call is None or call.over:
+            return
+        if not event.by_peer:  # a malformed message: nothing of it is the user's to see
+            call.forget_response()
+        if event.by_peer and code == ErrorCode.REFUSED_STREAM and not call.begun:
+            self._on_refused(member, call, stream_id, error, now)
+        else:
+            error.maybe_processed = True
+            self._fail(call, error)
+
+    def _on_refused(
+        self, member: Member, call: Call, stream_id: int, error: StreamReset, now: float
+    ) -> None:
+        """RFC 9113 §8.7: nobody has acted on the request."""
+        goaway = member.connection.goaway_received
+        left_out = goaway is not None and stream_id > goaway.last_stream_id
+        if goaway and left_out and stream_id == 1 and goaway.error_code != ErrorCode.NO_ERROR:
+            # The very first request ended it: the next one would too.
+            self._fail(call, error)
+            return
+        # A connection that is left in good order costs its requests no token: its own back-off
+        # sees to it that this does not go on for ever.
+        self._repeat_or_fail(call, now, error, free=left_out and call.retries == 0)
+
+    def _on_goaway(self, member: Member, event: ev.GoAwayReceived, now: float) -> None:
+        if event.error_code == ErrorCode.ENHANCE_YOUR_CALM and (
+            b"too_many_pings" in event.debug_data or member.pings_since_message >= PINGS_TOO_MANY
+        ):
+            self._calm(member.site)
+        self._retire(member, now, drain=True)
+
+    def _calm(self, site: Site) -> None:
+        """Remembered as long as the pool lives, whatever becomes of the connection."""
+        if site.origin not in self._calmed and len(self._calmed) >= CALMED_MAX:
+            del self._calmed[next(iter(self._calmed))]
+        self._calmed[site.origin] = None
+        self._set_policy(site, self.policy.calmed())
+        self._orders.append(Calmed(site.origin, site.policy))
+
+    def _set_policy(self, site: Site, policy: HealthPolicy) -> None:
+        site.policy = policy
+        for member in site.members:
+            member.health.policy = policy
+            self._arm(member)
+
+    def _on_failed(self, member: Member, event: ev.ConnectionFailed, now: float) -> None:
+        text = f"{member} broke HTTP/2, {error_name(event.error_code)}: {event.reason}"
+        error = RemoteProtocolError(text, event.error_code)
+        error.cause = "protocol_error"
+        self._bury(member, now, "protocol_error", error, Finish(member))
+
+    def _on_ended(self, member: Member, event: ev.ConnectionEnded, now: float) -> None:
+        goaway = member.connection.goaway_received
+        how = "the peer closed the connection" if event.reason == "eof" else event.reason.lower()
+        if member.ready_at is None:
+            early = ConnectError(f"{member.origin}: HTTP/2 did not begin: {how}")
+            self._bury(member, now, event.cause, early)
+            return
+        cause = event.cause if goaway is None else "goaway"
+        code = None if goaway is None else goaway.error_code
+        self._bury(member, now, cause, ConnectionLost(f"{member}: {how}", code, cause))
+
+
+def _is_closed(call: Call) -> bool:
+    return call.stream is None or call.stream.state == CLOSED
+
+
+_ON_DEADLINE: dict[type[Any], Callable[[Pool, Any, float], None]] = {
+    Call: Pool._on_call_deadline,
+    Ping: Pool._on_ping_deadline,
+    Member: Pool._on_member_deadline,
+    Site: Pool._on_site_deadline,
+}
+
+_ON_EVENT: dict[type[Value], Callable[[Pool, Member, Any, float], None]] = {
+    ev.SettingsReceived: Pool._on_settings,
+    ev.PingAcked: Pool._on_ping_acked,
+    ev.UnknownPingAcked: Pool._on_unknown_ack,
+    ev.InformationalReceived: Pool._on_interim,
+    ev.ResponseReceived: Pool._on_response,
+    ev.DataReceived: Pool._on_data,
+    ev.TrailersReceived: Pool._on_trailers,
+    ev.StreamReset: Pool._on_reset,
+    ev.GoAwayReceived: Pool._on_goaway,
+    ev.ConnectionFailed: Pool._on_failed,
+    ev.ConnectionEnded: Pool._on_ended,
+}
