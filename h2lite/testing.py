@@ -18,6 +18,7 @@ from .connection import Connection
 from .dial import DialFailed, Dialled
 from .drive import Driver
 from .errors import ConnectError, ErrorCode
+from .frames import GoAwayFrame
 from .health import HealthPolicy
 from .loop import READ, WRITE, Loop, Source
 from .orders import Deliver, Rewind
@@ -353,8 +354,9 @@ class VirtualTransport:
     committed = False
     address = ("virtual", 0)
 
-    def __init__(self, end: End, selector: VirtualSelector) -> None:
-        self.end = end
+    def __init__(self, line: Line, selector: VirtualSelector) -> None:
+        self.line = line
+        self.end = end = line.client
         self._selector = selector
         fileno = selector.handle(end)
         self.sock = _Sock(fileno)
@@ -571,7 +573,7 @@ class VirtualServer:
     def accept(self) -> VirtualTransport:
         world = self.world
         line = Line(world, self.path, len(self.lines) + 1)
-        line.transport = VirtualTransport(line.client, world.selector)
+        line.transport = VirtualTransport(line, world.selector)
         self.lines.append(line)
         peer = VirtualPeer(self, line)
         self.peers.append(peer)
@@ -628,6 +630,7 @@ class VirtualPeer:
         self._held_back = not server.sends_settings
         self._strikes = 0
         self._last_ping_at: float | None = None
+        self._left_out_past: int | None = None  # by a GOAWAY of the test's own
         self._message_sent = False  # HEADERS or DATA since the last PING: strikes are forgotten
         line.server.on_change = lambda: server.later(0.0, self._turn)
 
@@ -685,6 +688,9 @@ class VirtualPeer:
                 fields.get(b"tag", b"").decode(),
             )
             self.server.seen.append(seen)
+            if self._left_out_past is not None and seen.stream_id > self._left_out_past:
+                seen.refused = True
+                return
             self._requests[event.stream_id] = seen
             self._answer(seen)
         elif isinstance(event, ev.DataReceived):
@@ -726,7 +732,7 @@ class VirtualPeer:
 
     def _respond(self, seen: Seen, answer: Answer) -> None:
         stream = self.connection.streams.get(seen.stream_id)
-        if not self.alive or stream is None or self.connection.closed:
+        if not self.alive or stream is None or self.connection.closed or seen.refused:
             return
         if answer.reset is not None:
             seen.refused = answer.reset == ErrorCode.REFUSED_STREAM
@@ -770,14 +776,14 @@ class VirtualPeer:
         error_code: int = ErrorCode.NO_ERROR,
         debug_data: bytes = b"",
     ) -> None:
-        """GOAWAY by hand; requests past `last_stream_id` count as refused.  None: refuses none."""
-        from .frames import GoAwayFrame
-
+        """GOAWAY by hand; requests past `last_stream_id` are left out.  None: refuses none yet."""
         last = self.connection._last_peer_stream_id if last_stream_id is None else last_stream_id
         self.send(GoAwayFrame(last, error_code, debug_data).encode())
+        self._left_out_past = last
         for seen in self.server.seen:
             if seen.line is self.line and seen.stream_id > last:
                 seen.refused = True
+                self._requests.pop(seen.stream_id, None)
 
     def close(self) -> None:
         self._end()
