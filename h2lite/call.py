@@ -137,7 +137,7 @@ class Call:
         """Content in pieces runs low: give more."""
         stream = self.stream
         runs_low = stream is not None and stream.queued_octets < BODY_QUEUED_OCTETS
-        return runs_low and not self.content_ended and self.error is None
+        return runs_low and not self.content_ended and not self.over
 
     def next_deadline(self) -> float | None:
         due = [at for at in (self.deadline, self.connect_due, self.retry_at) if at is not None]

@@ -73,7 +73,6 @@ class Member:
         "state",
         "calls",
         "unsent",
-        "finishing",
         "pings",
         "probe",
         "late_probe",
@@ -99,7 +98,6 @@ class Member:
         self.state = health.state  # as it was last told
         self.calls: dict[int, Call] = {}  # by stream, those whose HEADERS are encoded
         self.unsent: deque[Call] = deque()  # given to the connection, in its order
-        self.finishing: list[Call] = []  # of `calls`, those answered before they were all sent
         self.pings: dict[bytes, Ping] = {}
         self.probe = b""  # the health probe's value, b"": none is out
         self.late_probe = b""  # of a probe that other octets have ended, its ack still to come

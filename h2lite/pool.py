@@ -48,7 +48,6 @@ from .retry import (
     SAFE_METHODS,
     Backoff,
 )
-from .stream import CLOSED
 from .timers import Timers
 
 TYPE_CHECKING = False
@@ -157,23 +156,22 @@ class Pool:
 
     def cancel(self, call: Call, now: float, error: H2liteError | None = None) -> None:
         """Give a request up, or the rest of its response; `error` is what it ends with."""
-        if call.over and call.stream is None:
+        if call.over:
+            self._drop_chunks(call)
             return
         member, stream = call.member, call.stream
-        site = self._sites[call.origin]
-        if not call.over:
-            self._fail(call, error or UsageError("the request was cancelled"), keep_stream=True)
+        self._fail(call, error or UsageError("the request was cancelled"), keep_stream=True)
         self._drop_chunks(call)
         if member is None or stream is None:
             return
-        call.leave()
         if stream.stream_id:
             self._reset(member, call, stream, now)
         else:
             member.unsent.remove(call)
             member.connection.reset_stream(stream)
+        call.leave()
         self._settle(member, now)
-        self._dispatch(site, now)
+        self._dispatch(member.site, now)
 
     def send_content(self, call: Call, piece: Octets, end_stream: bool = False) -> None:
         """Give a request more of its content; it is kept until it has left.
@@ -182,7 +180,7 @@ class Pool:
         `Connection.send_data` raises.
         """
         self._check_gives(call)
-        if call.error is not None or (call.ended and call.stream is None):
+        if call.over:
             return
         if call.stream is not None:
             call.member.connection.send_data(call.stream, piece, end_stream)
@@ -195,7 +193,7 @@ class Pool:
     def send_trailers(self, call: Call, fields: Fields) -> None:
         """End a request's content in pieces with a trailer section.  Errors as `send_content`."""
         self._check_gives(call)
-        if call.error is not None or (call.ended and call.stream is None):
+        if call.over:
             return
         if call.stream is not None:
             call.member.connection.send_trailers(call.stream, fields)
@@ -498,19 +496,13 @@ class Pool:
 
     def _reset(self, member: Member, call: Call, stream: Any, now: float) -> None:
         """Reset the stream of a request that its caller gives up."""
-        member.calls.pop(stream.stream_id, None)
-        if stream.state == CLOSED:
-            return
-        if call.ended:
-            # RFC 9113 §8.1: a complete response needs no more of the request.
-            member.connection.reset_stream(stream, ErrorCode.NO_ERROR)
-        else:
-            assert call.sent_at is not None
-            answered = member.health.heard_at > call.sent_at
-            orders, keeps_slot = member.health.cancelled(now, answered)
-            member.held += keeps_slot
-            member.connection.reset_stream(stream, ErrorCode.CANCEL)
-            self._carry_out(member, orders, now)
+        del member.calls[stream.stream_id]
+        assert call.sent_at is not None
+        answered = member.health.heard_at > call.sent_at
+        orders, keeps_slot = member.health.cancelled(now, answered)
+        member.held += keeps_slot
+        member.connection.reset_stream(stream, ErrorCode.CANCEL)
+        self._carry_out(member, orders, now)
         self._orders.append(Send(member))
 
     def _drop_chunks(self, call: Call) -> None:
@@ -589,14 +581,13 @@ class Pool:
     def _on_member_deadline(self, member: Member, now: float) -> None:
         member.armed = None
         self._carry_out(member, member.health.handle_deadline(now), now)
-        self._close_idle(member, now)
-        if member.health.state != DEAD:
-            self._arm(member)
-
-    def _close_idle(self, member: Member, now: float) -> None:
-        due = self._idle_deadline(member)
-        if due is not None and now >= due and not member.site.queue:
+        if member.health.state == DEAD:
+            return
+        idle = self._idle_deadline(member)
+        if idle is not None and now >= idle:
             self._end(member, now, "local", f"unused for {self._idle_close:g} s")
+        else:
+            self._arm(member)
 
     def _idle_deadline(self, member: Member) -> float | None:
         if member.unused_since is None or not self._idle_close or member.site.queue:
@@ -626,11 +617,6 @@ class Pool:
         """After anything that may have ended a stream or moved a deadline."""
         if member.health.state == DEAD:
             return
-        if member.finishing:
-            for call in member.finishing:
-                if call.stream is not None and call.stream.state == CLOSED:
-                    member.calls.pop(call.stream.stream_id, None)
-            member.finishing = [call for call in member.finishing if not _is_closed(call)]
         self._note_use(member, now)
         if not member.draining and not member.connection.takes_requests:
             self._retire(member, now, drain=True)  # its stream identifiers are used up
@@ -739,7 +725,6 @@ class Pool:
         member.pings.clear()
         self._withdraw(member, now)
         calls, member.calls = member.calls, {}
-        member.finishing = []
         for call in calls.values():
             if not call.over:
                 self._lose(call, now, error)
@@ -887,12 +872,13 @@ class Pool:
         if not end_stream:
             self._orders.append(Deliver(call))
             return
+        stream = call.stream
+        assert stream is not None
         call.ended = True
-        if _is_closed(call):
-            assert call.stream is not None
-            del member.calls[call.stream.stream_id]
-        else:
-            member.finishing.append(call)
+        del member.calls[stream.stream_id]
+        # A complete response needs no more of the request (RFC 9113 §8.1), and a server that
+        # does not read it would keep the stream open for ever.
+        member.connection.reset_stream(stream, ErrorCode.NO_ERROR)
         self._close_call(call)
 
     def _heard_message(self, member: Member) -> None:
@@ -908,7 +894,7 @@ class Pool:
         if event.by_peer and code == ErrorCode.PROTOCOL_ERROR:
             # It takes us for a peer at fault: whatever we say next may be the next mistake.
             self._retire(member, now, drain=True)
-        if call is None or call.over:
+        if call is None:
             return
         if not event.by_peer:  # a malformed message: nothing of it is the user's to see
             call.forget_response()
@@ -969,10 +955,6 @@ class Pool:
         cause = event.cause if goaway is None else "goaway"
         code = None if goaway is None else goaway.error_code
         self._bury(member, now, cause, ConnectionLost(f"{member}: {how}", code, cause))
-
-
-def _is_closed(call: Call) -> bool:
-    return call.stream is None or call.stream.state == CLOSED
 
 
 _ON_DEADLINE: dict[type[Any], Callable[[Pool, Any, float], None]] = {

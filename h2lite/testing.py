@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from contextlib import suppress
 from heapq import heappop, heappush
 from selectors import BaseSelector, SelectorKey
 
@@ -519,7 +520,8 @@ class Answer(Value):
 class Seen(Value):
     """A request as a virtual server saw it.
 
-    refused   it was reset with REFUSED_STREAM, or left out by a GOAWAY: nobody has acted on it
+    refused   it was answered with REFUSED_STREAM or 421, or left out by a GOAWAY: nobody has
+              acted on it
     """
 
     __slots__ = ("at", "line", "stream_id", "method", "tag", "body", "refused")
@@ -740,10 +742,12 @@ class VirtualPeer:
             self._flush()
             return
         fields: Fields = [(b":status", str(answer.status).encode())]
-        self.connection.send_response(stream, fields, end_stream=not answer.body)
+        seen.refused = answer.status == 421
+        body = b"" if stream.answers_head else answer.body
+        self.connection.send_response(stream, fields, end_stream=not body)
         self._message_sent = True
-        size = -(-len(answer.body) // answer.pieces) if answer.body else 1
-        pieces = [answer.body[at : at + size] for at in range(0, len(answer.body), size)]
+        size = -(-len(body) // answer.pieces) if body else 1
+        pieces = [body[at : at + size] for at in range(0, len(body), size)]
         for index, piece in enumerate(pieces):
             last = index == len(pieces) - 1
             if answer.body_gap_s:
@@ -767,8 +771,13 @@ class VirtualPeer:
         self._respond(seen, answer or Answer())
 
     def send(self, *octets: bytes) -> None:
-        """Octets of the test's own, past everything that is queued."""
-        self.line.server.send(b"".join(octets))
+        """Octets of the test's own, between whole frames; lost where nobody listens."""
+        if self._held_back:
+            with suppress(BrokenPipeError):
+                self.line.server.send(b"".join(octets))
+        else:
+            self.connection._control.append(b"".join(octets))
+            self._flush()
 
     def goaway(
         self,
