@@ -189,12 +189,14 @@ class Pipe:
 
     frozen       a relay has stopped copying: it still acknowledges what it takes
     blackholed   packets are dropped: nothing is acknowledged; TCP sends them again later
+    log          (instant, octets) of each send, once a test sets a list; None: not kept
     """
 
     def __init__(self, network: Network, path: Path, uniform: Callable[[], float]) -> None:
         self.path = path
         self.frozen = False
         self.blackholed = False
+        self.log: list[tuple[float, bytes]] | None = None
         self.receiver: End | None = None
         self.sender: End | None = None
         self._network = network
@@ -217,6 +219,8 @@ class Pipe:
         """Take what there is room for."""
         taken = min(len(data), self.room)
         self._held += taken
+        if self.log is not None and taken:
+            self.log.append((self._network.clock.now, data[:taken]))
         for start in range(0, taken, SEGMENT_OCTETS):
             self._carry(data[start : min(taken, start + SEGMENT_OCTETS)])
         return taken
