@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from h2lite.call import Call
+from h2lite.frames import WindowUpdateFrame
 from h2lite.health import STATE_NAMES, HealthPolicy
 from h2lite.member import Member
 from h2lite.orders import Deliver, StateChanged
+from h2lite.settings import MAX_WINDOW_SIZE, SettingId
 from h2lite.testing import Answer, Pipe, Seen, VirtualServer, World
 from tests.pair import parse
+
+MIB = 2**20
 
 
 def policy(**seconds: Any) -> HealthPolicy:
@@ -35,6 +39,17 @@ def opened(world: World, server: VirtualServer, answer: Any = None) -> Call:
     if answer is not None:
         server.answer = answer
     return call
+
+
+def open_wide(server: VirtualServer) -> None:
+    """Open both windows of what the server receives as far as they go: only its socket limits."""
+    server.settings = {SettingId.INITIAL_WINDOW_SIZE: MAX_WINDOW_SIZE}
+
+
+def widen(server: VirtualServer) -> None:
+    """The connection's own window, once it is up."""
+    (peer,) = server.peers
+    peer.send(WindowUpdateFrame(0, MAX_WINDOW_SIZE - 4 * MIB).encode())
 
 
 def states(world: World, number: int = 1) -> list[tuple[float, str, str]]:

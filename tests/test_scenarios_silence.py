@@ -25,37 +25,26 @@ from h2lite.frames import (
     encode_header,
 )
 from h2lite.health import LIVE, HealthPolicy
-from h2lite.settings import MAX_WINDOW_SIZE, SettingId
+from h2lite.settings import SettingId
 from h2lite.testing import Answer, VirtualServer, World
 from tests.pair import GET as GET_FIELDS
 from tests.pair import begun as begun_core
 from tests.pair import drain, feed, parse
 from tests.scenes import (
+    MIB,
     begun,
     delivered,
     held,
     member,
     names,
+    open_wide,
     opened,
     pinged,
     policy,
     states,
     watch,
+    widen,
 )
-
-MIB = 2**20
-
-
-def open_wide(server: VirtualServer) -> None:
-    """Open both windows of what the server receives as far as they go: only its socket limits."""
-    server.settings = {SettingId.INITIAL_WINDOW_SIZE: MAX_WINDOW_SIZE}
-
-
-def widen(server: VirtualServer) -> None:
-    """The connection's own window, once it is up."""
-    (peer,) = server.peers
-    peer.send(WindowUpdateFrame(0, MAX_WINDOW_SIZE - 4 * MIB).encode())
-
 
 # -- probes, their deadlines and what ends them ----------------------------------------------
 
