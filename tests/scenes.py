@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from h2lite.call import Call
 from h2lite.frames import WindowUpdateFrame
 from h2lite.health import STATE_NAMES, HealthPolicy
@@ -75,6 +77,11 @@ def member(world: World, number: int = 1) -> Member:
 def pinged(server: VirtualServer) -> list[float]:
     """When PINGs came."""
     return [at for at, _, _ in server.pings]
+
+
+def near(value: float, abs: float | None = None) -> Any:
+    """What equals a sum of floats; of a type that may stand in any expected value."""
+    return pytest.approx(value, abs=abs)
 
 
 def watch(pipe: Pipe) -> list[tuple[float, bytes]]:

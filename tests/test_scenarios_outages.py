@@ -19,6 +19,7 @@ from tests.scenes import (
     held,
     member,
     names,
+    near,
     open_wide,
     opened,
     pinged,
@@ -218,7 +219,7 @@ def test_soft_routes_away():
     world.pool.ping_all(world.clock.now, timeout_s=5)
     world.run(2)
     samples = [each.health.srtt_s for each in world.pool.members]
-    assert samples == [pytest.approx(0.01)] * 2
+    assert samples == [near(0.01)] * 2
     server.lines[0].freeze()
     asked = 0.025 + 30  # its SETTINGS came 5 ms after four times as long for TCP and TLS
     world.run(asked + 1.49)
@@ -229,15 +230,15 @@ def test_soft_routes_away():
     world.run(asked + 3)
 
     assert states(world)[1:] == [
-        (pytest.approx(asked), "PROBING", ""),
-        (pytest.approx(asked + 1.5), "SUSPECT", ""),
+        (near(asked), "PROBING", ""),
+        (near(asked + 1.5), "SUSPECT", ""),
     ]
     assert [state for _, state, _ in states(world, 2)] == ["LIVE", "PROBING", "LIVE"]
     assert [(call.status, call.retries) for call in calls] == [(200, 0), (200, 0)]
     # The first at once, on the one that is up; the second has no room there.
     assert [(seen.line.number, seen.at) for seen in server.seen[2:]] == [
-        (2, pytest.approx(asked + 1.51 + 0.005)),
-        (3, pytest.approx(asked + 1.51 + 0.03)),
+        (2, near(asked + 1.51 + 0.005)),
+        (3, near(asked + 1.51 + 0.03)),
     ]
 
 
@@ -337,12 +338,12 @@ def test_stale_probe_before_use():
 
     assert names(log)[:3] == [
         (at, "PING"),
-        (pytest.approx(at + 0.02), "HEADERS"),
-        (pytest.approx(at + 0.02), "DATA"),
+        (near(at + 0.02), "HEADERS"),
+        (near(at + 0.02), "DATA"),
     ]
     assert (call.status, call.retries, server.dials) == (200, 0, [0.0])
     assert [(seen.at, seen.body) for seen in server.seen[1:]] == [
-        (pytest.approx(at + 0.03), b"content")
+        (near(at + 0.03), b"content")
     ]
 
 
@@ -401,7 +402,7 @@ def test_stale_probe_of_an_unanswered_request_on_a_clock_that_runs(tick, monkeyp
     world.request(server)
     world.run(15)
 
-    assert pinged(server) == [pytest.approx(11.01, abs=0.001)]
+    assert pinged(server) == [near(11.01, abs=0.001)]
 
 
 def test_stale_probe_is_not_for_a_request_that_was_answered_in_the_same_instant():

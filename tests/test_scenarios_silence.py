@@ -37,6 +37,7 @@ from tests.scenes import (
     held,
     member,
     names,
+    near,
     open_wide,
     opened,
     pinged,
@@ -262,12 +263,12 @@ def test_partial_frame_rescues():
 
     world.run(18)
 
-    assert pinged(server) == [pytest.approx(1, abs=0.01)]
+    assert pinged(server) == [near(1, abs=0.01)]
     assert [state for _, state, _ in states(world)] == ["LIVE", "PROBING", "LIVE"]
-    assert states(world)[-1][0] == pytest.approx(1.016, abs=0.01)
+    assert states(world)[-1][0] == near(1.016, abs=0.01)
     health = member(world).health
     assert (health.state, health.rescues, health.late_acks) == (LIVE, 1, 1)
-    assert health.late_rtt_s == pytest.approx(16.78, abs=0.01)
+    assert health.late_rtt_s == near(16.78, abs=0.01)
 
 
 def test_ack_late_behind_bulk():
@@ -287,10 +288,10 @@ def test_ack_late_behind_bulk():
     assert (len(world.bodies[call]), call.error) == (400_000, None)
     assert [state for _, state, _ in states(world)] == ["LIVE", "PROBING", "LIVE"]
     assert states(world)[1][0] == ready_at + 1
-    assert states(world)[2][0] == pytest.approx(ready_at + 1.08, abs=0.01)
+    assert states(world)[2][0] == near(ready_at + 1.08, abs=0.01)
     health = member(world).health
     # 400 kB at 125 kB/s, less the 0.05 s that they were on their way before the PING was.
-    assert health.late_rtt_s == pytest.approx(3.2 - 0.05, abs=0.01)
+    assert health.late_rtt_s == near(3.2 - 0.05, abs=0.01)
     assert (health.rescues, health.late_acks, health.acks, health.srtt_s) == (1, 1, 0, None)
     assert len(server.pings) == 1
 
@@ -558,7 +559,7 @@ def test_jitter_upward(seed):
     assert 0 <= instants[0] <= 30
     assert 30 - 1e-9 <= min(gaps) < 30.5
     assert 34 < max(gaps) <= 34.5 + 1e-9
-    assert sum(gaps) / len(gaps) == pytest.approx(30 * 1.075, abs=0.2)
+    assert sum(gaps) / len(gaps) == near(30 * 1.075, abs=0.2)
 
 
 def test_no_ping_before_settings():
