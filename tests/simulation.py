@@ -200,7 +200,8 @@ class Simulation:
             return Answer(status=421)
         if "cut" in hot and draw.random() < 0.3:
             return Answer(reset=draw.choice((ErrorCode.PROTOCOL_ERROR, ErrorCode.CANCEL)))
-        if "hold" in hot:
+        # Who waits without a limit must not wait for ever.
+        if "hold" in hot and self.calls[int(seen.tag) - 1].deadline is not None:
             return Answer(hold=True)
         late = draw.expovariate(0.2) if "slow" in hot else draw.expovariate(20.0)
         body = bytes(draw.choice((0, 2, 2000, 2000, 100_000)))
@@ -236,8 +237,6 @@ class Simulation:
         size = draw.choice((0, 10, 5000, 150_000)) if method in ("POST", "PUT") else 0
         body = draw.randbytes(size)
         timeout = draw.choice((3.0, 10.0, 30.0, 60.0, None))
-        if "hold" in self.hot[server] and timeout is None:
-            timeout = 20.0
         if size and draw.random() < 0.3:
             step = max(1, size // 3)
             pieces = [body[at : at + step] for at in range(0, size, step)]
@@ -292,7 +291,8 @@ class Simulation:
         self._after(draw.expovariate(1 / 45.0), self._fault)
 
     def _line_of(self, server: VirtualServer) -> VirtualPeer | None:
-        return self.random.choice(server.peers) if server.peers else None
+        greeted = [peer for peer in server.peers if not peer.is_mute]
+        return self.random.choice(greeted) if greeted else None
 
     def _spoil(self, server: VirtualServer, seconds: float, what: Callable[[Line], None]) -> bool:
         peer = self._line_of(server)
@@ -351,7 +351,8 @@ class Simulation:
         def talk() -> None:
             if not server.reads:
                 for peer in list(server.peers):
-                    peer.send(PingFrame(b"deafness").encode())
+                    if not peer.is_mute:
+                        peer.send(PingFrame(b"deafness").encode())
                 server.later(0.7, talk)
 
         talk()
@@ -633,8 +634,9 @@ class Simulation:
             if member.calls or member.unsent:
                 self.busy_since.setdefault(member, now)
             for call in (*member.calls.values(), *member.unsent):
+                waited = self.call_member.get(call) is member  # for a full socket
                 self.call_member[call] = member
-                if call.sent_at == now:
+                if call.sent_at == now and not waited:
                     self._check_not_stale(member, call, now)
 
     def _note_idle(self) -> None:
