@@ -74,6 +74,7 @@ INVARIANTS = (
 QUEUED_MAX = 50
 SLACK_S = 0.1  # more than a tick of jitter's rounding
 EPSILON_S = 1e-6  # sums of floats
+FAULT_GAP_S = 45.0  # from one to the next, on average
 HEAL_S = 400.0  # after the last fault is mended, everything that waits has ended by then
 SAME_EVERY = 25  # seeds; of these one is lived twice
 
@@ -114,6 +115,7 @@ class Simulation:
     def __init__(self, seed: int, seconds: float = 3600.0) -> None:
         self.seed = seed
         self.seconds = seconds
+        self.fault_gap_s = min(FAULT_GAP_S, seconds / 8)
         self.random = random.Random(f"h2lite {seed}")
         draw = self.random
         self.policy = HealthPolicy(
@@ -164,7 +166,7 @@ class Simulation:
         for server in self.servers:
             gap_s = draw.choice((4.0, 12.0, 40.0, 150.0))
             self._at(draw.uniform(0, 5), self._client(server, gap_s))
-        self._at(draw.uniform(5, 60), self._fault)
+        self._at(draw.uniform(5, self.fault_gap_s), self._fault)
         self._at(draw.uniform(5, 60), self._ping)
 
     # -- the draw ----------------------------------------------------------------------------
@@ -271,7 +273,7 @@ class Simulation:
             self.pings += [ping for ping in pings if not ping.over]
         else:
             members = [member for member in self.world.pool.members if member.ready_at is not None]
-            for _ in range(draw.randint(1, 12) if members else 0):
+            for _ in range(draw.randint(1, 20) if members else 0):
                 try:
                     self.pings.append(self.world.pool.ping(members[0], now, timeout_s))
                 except UsageError:
@@ -288,7 +290,7 @@ class Simulation:
         name = draw.choice(sorted(FAULTS))
         if FAULTS[name](self, server, draw.choice((0.3, 2.0, 8.0, 30.0, 120.0))):
             self.faults[name] += 1
-        self._after(draw.expovariate(1 / 45.0), self._fault)
+        self._after(draw.expovariate(1 / self.fault_gap_s), self._fault)
 
     def _line_of(self, server: VirtualServer) -> VirtualPeer | None:
         greeted = [peer for peer in server.peers if not peer.is_mute]
@@ -526,7 +528,10 @@ class Simulation:
                 what()
             self._run_until(self.seconds)
             self._heal()
-            self._run_until(world.clock.now + HEAL_S)
+            patience = world.clock.now + HEAL_S
+            while world.clock.now < patience and not all(call.over for call in self.calls):
+                self._run_until(world.clock.now + HEAL_S / 40)
+            self._run_until(world.clock.now + HEAL_S / 40)
             self._check_ended()
             self._check_closed()
         except Broken:
@@ -741,9 +746,8 @@ class Simulation:
                 if member not in self.busy_since:
                     continue
                 since = max(since, self.busy_since[member])
-            calm = self.calmed_at.get(member.origin)
-            if calm is not None:
-                since = max(since, calm)
+            if self.calmed_at:
+                since = max(since, self.calmed_at.get(member.origin, since))
             asked = max(since + 1.15 * policy.ping_after_idle, self.stalled_until)
             patience = policy.ping_timeout
             if self.blocked_at.get(member, -1.0) >= since:  # the PING may not have left
