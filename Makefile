@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PEERS_VENV ?= .venv-peers
 PYTEST_ARGS ?=
+# Simulated lives of an hour each.
+SEEDS ?= 100
+SIM_ARGS ?=
 # A folder for JUnit reports, one a run; .ci/run sums them up.
 REPORTS ?=
 LOCK_ARGS ?=
@@ -16,7 +19,7 @@ QUICK = --ignore=tests/peers
 PIP_FLAGS = --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types scenarios peers bench bench-peers spec lock \
+.PHONY: help setup demo test check lint types scenarios peers sim bench bench-peers spec lock \
     test-all clean
 
 help:  ## list the targets
@@ -49,6 +52,9 @@ scenarios: $(VENV)/.ready  ## real sockets and real processes
 peers: $(PEERS_VENV)/.ready  ## other people's HTTP/2, and their side of the benches once
 	$(PEERS_PY) -m pytest tests/peers bench -m peer --benchmark-disable \
 	    $(call report,peers) $(PYTEST_ARGS)
+
+sim: $(VENV)/.ready  ## random hours of a pool's life, SEEDS=N of them, and what must hold
+	$(PY) -m tests.simulation --seeds $(SEEDS) $(SIM_ARGS)
 
 bench: $(VENV)/.ready  ## measure h2lite beside its floors
 	$(PY) -m pytest bench $(PYTEST_ARGS)

@@ -56,6 +56,7 @@ class Call:
         "error",
         "retries",
         "number",
+        "site",
         "member",
         "stream",
         "sent_at",
@@ -88,6 +89,7 @@ class Call:
         self.deadline = deadline
         self.retries = 0
         self.number = 0  # the pool's, in the order requests were made
+        self.site: Any = None  # what the pool knows of the origin
         self.avoid: Any = None  # the connection that said 421
         self.misdirected = False  # one has said so
         self.error: H2liteError | None = None

@@ -73,8 +73,16 @@ class Driver:
         self.flush()
         if self._told:
             deadline = self.loop.clock()  # somebody is to hear of it before anything is waited for
+        due = None
         for source, happened in groupby(self.loop.turn(deadline), key=itemgetter(0)):
-            self._take(source, [event for _, event in happened])
+            events: list[Any] = [event for _, event in happened]
+            if source is self._alarm:
+                due = events[-1].now
+            else:
+                self._take(source, events)
+        # Last of all: what a deadline is judged by may have come behind it in this turn.
+        if due is not None:
+            self.pool.handle_deadline(due)
         self.flush()
         told, self._told = self._told, []
         return told
@@ -115,12 +123,9 @@ class Driver:
     def _take(self, source: Source, events: list[Any]) -> None:
         member = self._members.get(source)
         now = self.loop.clock()
-        if source is self._alarm:
-            for event in events:
-                self.pool.handle_deadline(event.now)
-        elif member is None:
+        if member is None:
             return
-        elif isinstance(source, Link):
+        if isinstance(source, Link):
             if source.ended:
                 self._forget(member, source)
             self.pool.receive(member, events, now)

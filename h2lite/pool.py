@@ -142,7 +142,7 @@ class Pool:
         """
         if self.closed:
             raise UsageError("the pool is closed")
-        site = self._site(call.origin, now)
+        site = call.site = self._site(call.origin, now)
         site.bucket.earn()
         self.counters["requests"] += 1
         self._call_count += 1
@@ -456,7 +456,7 @@ class Pool:
         delay = RETRY_DELAYS_S[call.retries] * (1 + RETRY_SPREAD * self._uniform())
         if call.deadline is not None and now + delay >= call.deadline:
             return None
-        site = self._sites[call.origin]
+        site = call.site
         return delay if free or site.bucket.take(now) else None
 
     def _repeat(self, call: Call, now: float, delay: float, error: H2liteError) -> None:
@@ -474,7 +474,7 @@ class Pool:
             call.retry_at = now + delay
             self._timers.set(call, call.next_deadline())
         else:
-            self._enqueue(self._sites[call.origin], call, now)
+            self._enqueue(call.site, call, now)
 
     def _fail(self, call: Call, error: H2liteError, keep_stream: bool = False) -> None:
         """End a call with an error.  keep_stream: its caller sees to the stream."""
@@ -485,7 +485,7 @@ class Pool:
 
     def _close_call(self, call: Call) -> None:
         """A call is over, whatever of it is still on its stream."""
-        site = self._sites[call.origin]
+        site = call.site
         site.calls.pop(call, None)
         if call.member is None and call in site.queue:
             site.queue.remove(call)
@@ -510,7 +510,7 @@ class Pool:
             pass
 
     def _on_call_deadline(self, call: Call, now: float) -> None:
-        site = self._sites[call.origin]
+        site = call.site
         if call.deadline is not None and now >= call.deadline:
             self.cancel(call, now, self._late_error(call, site))
         elif call.retry_at is not None:

@@ -625,7 +625,11 @@ class VirtualServer:
 
 
 class VirtualPeer:
-    """One connection at a virtual server."""
+    """One connection at a virtual server.
+
+    alive     neither closed nor killed
+    is_mute   it sends nothing of its own, not even its preface
+    """
 
     def __init__(self, server: VirtualServer, line: Line) -> None:
         self.server = server
@@ -633,7 +637,7 @@ class VirtualPeer:
         self.alive = True
         self.connection = Connection(client=False, settings=server.settings)
         self._requests: dict[int, Seen] = {}  # that have not been answered
-        self._held_back = not server.sends_settings
+        self.is_mute = not server.sends_settings
         self._strikes = 0
         self._last_ping_at: float | None = None
         self._left_out_past: int | None = None  # by a GOAWAY of the test's own
@@ -668,7 +672,7 @@ class VirtualPeer:
         self.server.later(0.0, self._turn)
 
     def _flush(self) -> None:
-        if self._held_back or not self.alive:
+        if self.is_mute or not self.alive:
             return
         now = self.server.world.clock.now
         while data := self.connection.data_to_send(now):
@@ -776,7 +780,7 @@ class VirtualPeer:
 
     def send(self, *octets: bytes) -> None:
         """Octets of the test's own, between whole frames; lost where nobody listens."""
-        if self._held_back:
+        if self.is_mute:
             with suppress(BrokenPipeError):
                 self.line.server.send(b"".join(octets))
         else:

@@ -74,6 +74,7 @@ INVARIANTS = (
 QUEUED_MAX = 50
 SLACK_S = 0.1  # more than a tick of jitter's rounding
 EPSILON_S = 1e-6  # sums of floats
+FAULT_GAP_S = 45.0  # from one to the next, on average
 HEAL_S = 400.0  # after the last fault is mended, everything that waits has ended by then
 SAME_EVERY = 25  # seeds; of these one is lived twice
 
@@ -114,6 +115,7 @@ class Simulation:
     def __init__(self, seed: int, seconds: float = 3600.0) -> None:
         self.seed = seed
         self.seconds = seconds
+        self.fault_gap_s = min(FAULT_GAP_S, seconds / 8)
         self.random = random.Random(f"h2lite {seed}")
         draw = self.random
         self.policy = HealthPolicy(
@@ -164,7 +166,7 @@ class Simulation:
         for server in self.servers:
             gap_s = draw.choice((4.0, 12.0, 40.0, 150.0))
             self._at(draw.uniform(0, 5), self._client(server, gap_s))
-        self._at(draw.uniform(5, 60), self._fault)
+        self._at(draw.uniform(5, self.fault_gap_s), self._fault)
         self._at(draw.uniform(5, 60), self._ping)
 
     # -- the draw ----------------------------------------------------------------------------
@@ -200,7 +202,8 @@ class Simulation:
             return Answer(status=421)
         if "cut" in hot and draw.random() < 0.3:
             return Answer(reset=draw.choice((ErrorCode.PROTOCOL_ERROR, ErrorCode.CANCEL)))
-        if "hold" in hot:
+        # Who waits without a limit must not wait for ever.
+        if "hold" in hot and self.calls[int(seen.tag) - 1].deadline is not None:
             return Answer(hold=True)
         late = draw.expovariate(0.2) if "slow" in hot else draw.expovariate(20.0)
         body = bytes(draw.choice((0, 2, 2000, 2000, 100_000)))
@@ -236,8 +239,6 @@ class Simulation:
         size = draw.choice((0, 10, 5000, 150_000)) if method in ("POST", "PUT") else 0
         body = draw.randbytes(size)
         timeout = draw.choice((3.0, 10.0, 30.0, 60.0, None))
-        if "hold" in self.hot[server] and timeout is None:
-            timeout = 20.0
         if size and draw.random() < 0.3:
             step = max(1, size // 3)
             pieces = [body[at : at + step] for at in range(0, size, step)]
@@ -272,7 +273,7 @@ class Simulation:
             self.pings += [ping for ping in pings if not ping.over]
         else:
             members = [member for member in self.world.pool.members if member.ready_at is not None]
-            for _ in range(draw.randint(1, 12) if members else 0):
+            for _ in range(draw.randint(1, 20) if members else 0):
                 try:
                     self.pings.append(self.world.pool.ping(members[0], now, timeout_s))
                 except UsageError:
@@ -289,10 +290,11 @@ class Simulation:
         name = draw.choice(sorted(FAULTS))
         if FAULTS[name](self, server, draw.choice((0.3, 2.0, 8.0, 30.0, 120.0))):
             self.faults[name] += 1
-        self._after(draw.expovariate(1 / 45.0), self._fault)
+        self._after(draw.expovariate(1 / self.fault_gap_s), self._fault)
 
     def _line_of(self, server: VirtualServer) -> VirtualPeer | None:
-        return self.random.choice(server.peers) if server.peers else None
+        greeted = [peer for peer in server.peers if not peer.is_mute]
+        return self.random.choice(greeted) if greeted else None
 
     def _spoil(self, server: VirtualServer, seconds: float, what: Callable[[Line], None]) -> bool:
         peer = self._line_of(server)
@@ -351,7 +353,8 @@ class Simulation:
         def talk() -> None:
             if not server.reads:
                 for peer in list(server.peers):
-                    peer.send(PingFrame(b"deafness").encode())
+                    if not peer.is_mute:
+                        peer.send(PingFrame(b"deafness").encode())
                 server.later(0.7, talk)
 
         talk()
@@ -525,7 +528,10 @@ class Simulation:
                 what()
             self._run_until(self.seconds)
             self._heal()
-            self._run_until(world.clock.now + HEAL_S)
+            patience = world.clock.now + HEAL_S
+            while world.clock.now < patience and not all(call.over for call in self.calls):
+                self._run_until(world.clock.now + HEAL_S / 40)
+            self._run_until(world.clock.now + HEAL_S / 40)
             self._check_ended()
             self._check_closed()
         except Broken:
@@ -633,8 +639,9 @@ class Simulation:
             if member.calls or member.unsent:
                 self.busy_since.setdefault(member, now)
             for call in (*member.calls.values(), *member.unsent):
+                waited = self.call_member.get(call) is member  # for a full socket
                 self.call_member[call] = member
-                if call.sent_at == now:
+                if call.sent_at == now and not waited:
                     self._check_not_stale(member, call, now)
 
     def _note_idle(self) -> None:
@@ -739,9 +746,8 @@ class Simulation:
                 if member not in self.busy_since:
                     continue
                 since = max(since, self.busy_since[member])
-            calm = self.calmed_at.get(member.origin)
-            if calm is not None:
-                since = max(since, calm)
+            if self.calmed_at:
+                since = max(since, self.calmed_at.get(member.origin, since))
             asked = max(since + 1.15 * policy.ping_after_idle, self.stalled_until)
             patience = policy.ping_timeout
             if self.blocked_at.get(member, -1.0) >= since:  # the PING may not have left
