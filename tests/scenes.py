@@ -79,9 +79,9 @@ def pinged(server: VirtualServer) -> list[float]:
     return [at for at, _, _ in server.pings]
 
 
-def near(value: float, abs: float | None = None) -> Any:
+def near(value: float, within: float | None = None) -> Any:
     """What equals a sum of floats; of a type that may stand in any expected value."""
-    return pytest.approx(value, abs=abs)
+    return pytest.approx(value, abs=within)
 
 
 def watch(pipe: Pipe) -> list[tuple[float, bytes]]:
