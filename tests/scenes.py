@@ -84,6 +84,16 @@ def near(value: float, within: float | None = None) -> Any:
     return pytest.approx(value, abs=within)
 
 
+def let_time_run(world: World, tick: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each reading of the loop's clock be `tick` seconds later than the one before."""
+
+    def clock() -> float:
+        world.clock.now += tick
+        return world.clock.now
+
+    monkeypatch.setattr(world.loop, "clock", clock)
+
+
 def watch(pipe: Pipe) -> list[tuple[float, bytes]]:
     """Keep what is sent from now on; see `frames`."""
     log: list[tuple[float, bytes]] = []

@@ -17,6 +17,7 @@ from tests.scenes import (
     begun,
     delivered,
     held,
+    let_time_run,
     member,
     names,
     near,
@@ -395,12 +396,7 @@ def test_stale_probe_of_an_unanswered_request_on_a_clock_that_runs(tick, monkeyp
     server = world.serve(delay_s=0.01)
     opened(world, server, held)
     world.run(1)
-
-    def clock() -> float:
-        world.clock.now += tick
-        return world.clock.now
-
-    monkeypatch.setattr(world.loop, "clock", clock)
+    let_time_run(world, tick, monkeypatch)
 
     world.request(server)
     world.run(15)

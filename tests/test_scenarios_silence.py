@@ -35,6 +35,7 @@ from tests.scenes import (
     begun,
     delivered,
     held,
+    let_time_run,
     member,
     names,
     near,
@@ -136,6 +137,33 @@ def test_ping_write_blocked():
     assert call.error is not None
     assert (call.error.cause, call.error.maybe_processed) == ("write_stall", True)
     assert server.dials == [0.0]
+
+
+@pytest.mark.parametrize("tick", [0.0, 1e-6])
+def test_ping_write_blocked_inside_tls(tick, monkeypatch):
+    """The socket took a part of the record that holds the PING: it has not left."""
+    world = World(policy(ping_after_idle=1, ping_timeout=2, write_stall=10))
+    server = world.serve()
+    opened(world, server)
+    world.run(0.5)
+    transport = server.lines[0].transport
+
+    def seal(data: bytes) -> int:
+        monkeypatch.setattr(transport, "committed", True)
+        server.lines[0].up.path.capacity_octets = 0
+        return len(data)
+
+    monkeypatch.setattr(transport, "send", seal)
+    monkeypatch.setattr(transport, "push", lambda: False)
+    let_time_run(world, tick, monkeypatch)
+
+    world.run(30)
+
+    assert states(world)[1:] == [
+        (near(1.0, within=0.001), "PROBING", ""),
+        (near(3.0, within=0.001), "SUSPECT", ""),
+        (near(11.0, within=0.001), "DEAD", "write_stall"),
+    ]
 
 
 def frame_types(octets: bytes) -> list[int]:
