@@ -897,16 +897,17 @@ def test_headers_and_data_are_messages_and_pings_are_none():
     core = begun(client=True)
     core.ping(b"01234567", now=1.0)
     drain(core, now=1.0)
-    assert core.message_sent_at is None
+    instants = [core.message_sent_at]
 
     stream = core.send_request(POST, end_stream=False)
     drain(core, now=2.0)
-    assert core.message_sent_at == 2.0
+    instants.append(core.message_sent_at)
     core.send_data(stream, b"content", end_stream=True)
     drain(core, now=3.0)
     core.ping(b"76543210", now=4.0)
     drain(core, now=4.0)
-    assert core.message_sent_at == 3.0
+
+    assert [*instants, core.message_sent_at] == [None, 2.0, 3.0]
 
 
 @pytest.mark.rfc("ping-ack-unanswered")

@@ -166,7 +166,8 @@ def test_closing_the_pool_ends_calls_and_connections():
     world.pool.close(world.clock.now)
     world.run(2.0)
 
-    assert (type(waiting.error), waiting.error.cause) == (ConnectionLost, "local")
+    assert isinstance(waiting.error, ConnectionLost)
+    assert waiting.error.cause == "local"
     assert (world.driver.is_idle, world.pool.members) == (True, [])
     with pytest.raises(UsageError, match="closed"):
         world.request(server)
