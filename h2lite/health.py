@@ -3,7 +3,7 @@
 One `Health` a connection.  Instants and what was seen come in as arguments, orders go out as
 return values; there is no clock, no socket and no frame here, and nothing is ever sent.
 Grounds: RFC 9113 §6.7 (PING), §5.4.1 (giving a connection up); the estimate is RFC 6298 §2's.
-`spec-notes/health.md` explains the rules.  Nothing drives them yet: the pool will.
+`spec-notes/health.md` explains the rules; `pool.py` obeys the orders.
 """
 
 from __future__ import annotations
@@ -129,6 +129,17 @@ class HealthPolicy(Value):
         self.hold_when_stale = hold_when_stale
         self.jitter = jitter
         self.when_unanswered = when_unanswered
+
+    @property
+    def found_within_s(self) -> float | None:
+        """How long a connection can be dead and quiet at most; None: nobody looks.
+
+        Without `while_idle` it is counted from the stream that is opened on it.
+        """
+        if not self.ping_after_idle:
+            return None
+        spread = JITTER if self.jitter else 0.0
+        return (1 + spread) * self.ping_after_idle + self.ping_timeout
 
     def calmed(self) -> HealthPolicy:
         """The same for an origin that complained of too many PINGs.

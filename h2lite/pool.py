@@ -273,7 +273,8 @@ class Pool:
             **counters,
             "deaths": dict(self.deaths),
             "connections": len(self.members),
-            "calmed_origins": [str(origin) for origin in self._calmed],
+            # What they said of PINGs makes a death on them take longer to find.
+            "calmed_origins": {str(o): self.policy.calmed().found_within_s for o in self._calmed},
         }
 
     # -- for the loop ----------------------------------------------------------------------
@@ -372,9 +373,10 @@ class Pool:
 
     def _choose(self, site: Site, call: Call, now: float) -> Member | None:
         """The connection for a request; None: it must wait, and what it waits for is begun."""
-        best = stale = None
+        stale = None
         serving = 0
         dialling = False
+        # The oldest with room: one that was dialled in its place goes unused then, and is closed.
         for member in site.members:
             if member is call.avoid or not member.takes_requests:
                 continue
@@ -382,12 +384,9 @@ class Pool:
             if member.ready_at is None:
                 dialling = True
             elif member.room > 0:
-                if member.health.admits(now) == HOLD:
-                    stale = member
-                elif best is None or member.room > best.room:
-                    best = member
-        if best is not None:
-            return best
+                if member.health.admits(now) != HOLD:
+                    return member
+                stale = stale or member
         if stale is not None:
             self._carry_out(stale, stale.health.wanted(now), now)
         elif not dialling and serving < self._members_max:

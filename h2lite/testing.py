@@ -190,6 +190,7 @@ class Pipe:
     frozen       a relay has stopped copying: it still acknowledges what it takes
     blackholed   packets are dropped: nothing is acknowledged; TCP sends them again later
     log          (instant, octets) of each send, once a test sets a list; None: not kept
+    held_until   nothing arrives before that instant
     """
 
     def __init__(self, network: Network, path: Path, uniform: Callable[[], float]) -> None:
@@ -197,6 +198,7 @@ class Pipe:
         self.frozen = False
         self.blackholed = False
         self.log: list[tuple[float, bytes]] | None = None
+        self.held_until = 0.0
         self.receiver: End | None = None
         self.sender: End | None = None
         self._network = network
@@ -239,7 +241,10 @@ class Pipe:
         self._network.later(self._last_at - now, lambda: self._arrive(segment))
 
     def _arrive(self, segment: bytes | None) -> None:
-        if self.frozen or self.blackholed or self._stuck:
+        wait = self.held_until - self._network.clock.now
+        if wait > 0:
+            self._network.later(wait, lambda: self._arrive(segment))
+        elif self.frozen or self.blackholed or self._stuck:
             self._stuck.append(segment)
         elif self.receiver is not None:
             self.receiver.arrived(segment)
@@ -933,6 +938,13 @@ class World:
     def stall(self, seconds: float) -> None:
         """The client's process stands still; everything else goes on."""
         self.network.advance(self.clock.now + seconds)
+
+    def suspend(self, seconds: float, wake_s: float = 0.3) -> None:
+        """The client's machine sleeps: nothing reaches it until `wake_s` after it has woken."""
+        for server in self.servers.values():
+            for line in server.lines:
+                line.down.held_until = self.clock.now + seconds + wake_s
+        self.stall(seconds)
 
     def told(self, kind: type[Value]) -> list[tuple[float, Any]]:
         """The notices of one kind, with their instants."""

@@ -76,6 +76,7 @@ SLACK_S = 0.1  # more than a tick of jitter's rounding
 EPSILON_S = 1e-6  # sums of floats
 FAULT_GAP_S = 45.0  # from one to the next, on average
 HEAL_S = 400.0  # after the last fault is mended, everything that waits has ended by then
+HOURS_MAX = 1000
 SAME_EVERY = 25  # seeds; of these one is lived twice
 
 
@@ -513,7 +514,8 @@ class Simulation:
         return True
 
     def suspended(self, server: VirtualServer, seconds: float) -> bool:
-        self.world.stall(600.0)
+        """Our machine sleeps: what came meanwhile is there a little after it has woken."""
+        self.world.suspend(600.0)
         self.stalled_until = self.world.clock.now
         return True
 
@@ -955,6 +957,20 @@ def _row(state: int, signal: int) -> str:
     return f"{STATE_NAMES[state]}: {SIGNAL_NAMES[signal]}"
 
 
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}, want 1 or more")
+    return number
+
+
+def _hours(text: str) -> float:
+    hours = float(text)
+    if not 0 < hours <= HOURS_MAX:
+        raise argparse.ArgumentTypeError(f"{text}, want above 0, at most {HOURS_MAX}")
+    return hours
+
+
 def _try(task: tuple[int, float]) -> Report | str:
     try:
         return live(*task)
@@ -965,10 +981,12 @@ def _try(task: tuple[int, float]) -> Report | str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--seeds", type=int, default=100, help="how many (default 100)")
+    parser.add_argument("--seeds", type=_count, default=100, help="how many (default 100)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
-    parser.add_argument("--hours", type=float, default=1.0, help="simulated, a seed (default 1)")
-    parser.add_argument("--jobs", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--hours", type=_hours, default=1.0, help="simulated, a seed (default 1)")
+    parser.add_argument(
+        "--jobs", type=_count, default=multiprocessing.cpu_count(), help="processes (default: CPUs)"
+    )
     given = parser.parse_args()
     total, broken = Total(), 0
     began = time.monotonic()

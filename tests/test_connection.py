@@ -841,6 +841,75 @@ def test_a_ping_the_socket_took_half_of_is_timed_from_its_last_octet(feed):
     assert feed(core, PING_ACK, now=12.0) == [ev.PingAcked(b"01234567", 1.0, 1.0)]
 
 
+@pytest.mark.parametrize("taken", range(18))
+def test_a_ping_has_left_when_the_socket_has_taken_all_of_it(taken):
+    core = begun(client=True)
+    core.ping(b"01234567", now=10.0)
+    assert core.ping_sent_at(b"01234567") is None
+
+    octets = core.data_to_send(10.5)
+    if taken < len(octets):
+        core.put_back(octets[taken:])
+    assert core.ping_sent_at(b"01234567") == (10.5 if taken == 17 else None)
+
+    rest = core.data_to_send(11.0)
+    if len(rest) > 1:
+        core.put_back(rest[1:])
+        assert core.ping_sent_at(b"01234567") is None
+        core.data_to_send(12.0)
+    assert core.ping_sent_at(b"01234567") == {17: 10.5, 16: 11.0}.get(taken, 12.0)
+    assert core.ping_sent_at(b"76543210") is None
+
+
+def test_a_ping_behind_one_that_is_half_out_has_not_left():
+    core = begun(client=True)
+    core.ping(b"01234567", now=10.0)
+    core.ping(b"76543210", now=10.0)
+
+    core.put_back(core.data_to_send(10.5)[20:])
+
+    assert core.ping_sent_at(b"01234567") == 10.5
+    assert core.ping_sent_at(b"76543210") is None
+    drain(core, now=11.0)
+    assert core.ping_sent_at(b"76543210") == 11.0
+
+
+def test_a_ping_has_left_though_what_follows_it_is_refused():
+    core = begun(client=True)
+    stream = core.send_request(POST, end_stream=False)
+    core.send_data(stream, bytes(1000))
+    core.ping(b"01234567", now=10.0)
+
+    core.put_back(core.data_to_send(10.5)[17:])
+
+    assert core.ping_sent_at(b"01234567") == 10.5
+    assert core.message_sent_at == 10.5
+
+
+def test_an_ack_of_a_ping_that_has_not_left_took_no_time(feed):
+    core = begun(client=True)
+    core.ping(b"01234567", now=10.0)
+
+    assert feed(core, PING_ACK, now=12.0) == [ev.PingAcked(b"01234567", 0.0, 2.0)]
+
+
+def test_headers_and_data_are_messages_and_pings_are_none():
+    core = begun(client=True)
+    core.ping(b"01234567", now=1.0)
+    drain(core, now=1.0)
+    instants = [core.message_sent_at]
+
+    stream = core.send_request(POST, end_stream=False)
+    drain(core, now=2.0)
+    instants.append(core.message_sent_at)
+    core.send_data(stream, b"content", end_stream=True)
+    drain(core, now=3.0)
+    core.ping(b"76543210", now=4.0)
+    drain(core, now=4.0)
+
+    assert [*instants, core.message_sent_at] == [None, 2.0, 3.0]
+
+
 @pytest.mark.rfc("ping-ack-unanswered")
 def test_an_ack_that_answers_nothing_is_reported_and_not_answered(feed):
     core = begun(client=True)

@@ -86,3 +86,26 @@ def test_what_ended_a_call_says_its_error_code():
     assert errors.ConnectionLost("GOAWAY", 0xB).error_code == 0xB
     assert errors.RemoteProtocolError("PING on stream 3", 0x1).error_code == 0x1
     assert errors.StreamReset("refused", 0x7).error_code == 0x7
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ConnectionLost("lost", 7, "eof"),
+        errors.RemoteProtocolError("broken", 1),
+        errors.StreamReset("reset", 8),
+        errors.ConnectTimeout("late"),
+        errors.PoolTimeout("full"),
+        errors.PeerError(1, "bad", 3),
+    ],
+)
+def test_an_error_told_again_says_the_same_and_is_another(error):
+    error.maybe_processed = True
+    error.__cause__ = OSError("why")
+
+    again = error.again()
+
+    assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+    assert again is not error
+    assert again.__cause__ is error.__cause__
+    assert again.__traceback__ is None

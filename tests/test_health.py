@@ -442,3 +442,16 @@ def test_the_page_shows_the_table_as_it_is():
         f"| {ORDER_NAMES[order]} |"
         for (state, signal), (then, order) in TRANSITIONS.items()
     ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "bound"),
+    [
+        (HealthPolicy(), 49.5),
+        (HealthPolicy(jitter=False), 45.0),
+        (HealthPolicy(ping_after_idle=0), None),
+        (HealthPolicy().calmed(), 360.0),
+    ],
+)
+def test_a_policy_tells_within_what_time_a_death_is_found(policy, bound):
+    assert policy.found_within_s == (None if bound is None else pytest.approx(bound))

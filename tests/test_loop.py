@@ -17,6 +17,7 @@ from h2lite.events import (
     ConnectionEnded,
     ConnectionFailed,
     DataReceived,
+    OctetsReceived,
     PingReceived,
     SettingsReceived,
 )
@@ -432,6 +433,85 @@ def test_a_reset_is_reported_with_the_systems_words(loop):
 
     assert events == [ConnectionEnded("Connection reset by peer", "reset")]
     assert (pair.link.ended, left.fileno()) == (True, -1)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ConnectionResetError(104, "reset"), "reset"),
+        (BrokenPipeError(32, "broken pipe"), "reset"),
+        (TimeoutError(110, "timed out"), "path_dead"),
+        (OSError(113, "no route"), "unknown"),
+    ],
+)
+def test_a_failing_socket_tells_why_the_connection_ended(link_ends, monkeypatch, error, cause):
+    link_ends.exchange()
+
+    def recv(self: Transport) -> bytes:
+        raise error
+
+    link_ends.right.sendall(b"x")
+    monkeypatch.setattr(Transport, "recv", recv)
+
+    assert link_ends.turn() == [ConnectionEnded(error.strerror, cause)]
+
+
+def test_octets_that_complete_nothing_are_told_all_the_same(link_ends):
+    link_ends.exchange()
+    link_ends.server.ping(b"question", 0.0)
+    octets = link_ends.server.data_to_send(0.0)
+
+    link_ends.right.sendall(octets[:5])
+    assert link_ends.turn() == [OctetsReceived()]
+    link_ends.right.sendall(octets[5:])
+    assert link_ends.turn() == [PingReceived(b"question")]
+
+
+def test_a_link_tells_what_its_last_send_came_to(loop, ends):
+    ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    pair = Ends(loop, *ends)
+    pair.exchange()
+    loop.touch(pair.link)
+    loop.flush()
+    assert (pair.link.took, pair.link.queued) == (False, False)
+
+    stream = pair.client.send_request(REQUEST, end_stream=False)
+    pair.client.send_data(stream, CONTENT * 4, end_stream=True)
+    loop.touch(pair.link)
+    loop.flush()
+    assert (pair.link.took, pair.link.queued) == (True, True)
+    loop.touch(pair.link)
+    loop.flush()  # the socket is full: it is not even tried
+    assert (pair.link.took, pair.link.queued) == (False, True)
+    pair.link.end("the test is over")
+
+
+def test_what_a_broken_socket_will_never_take_is_queued(link_ends, ends):
+    link_ends.exchange()
+    ends[1].close()
+    link_ends.client.ping(b"question", 0.0)
+    link_ends.loop.touch(link_ends.link)
+    link_ends.loop.flush()
+    assert (link_ends.link.took, link_ends.link.queued) == (False, False)
+
+    link_ends.client.ping(b"another.", 0.0)
+    assert link_ends.link.queued
+    link_ends.link.end("the test is over")
+
+
+def test_an_aborted_link_resets_and_reports_nothing(loop):
+    left, right = tcp_pair()
+    pair = Ends(loop, left, right)
+    pair.exchange()
+
+    pair.link.abort()
+    pair.link.abort()
+
+    with pytest.raises(ConnectionResetError):
+        right.recv(1)
+    right.close()
+    assert (pair.link.ended, left.fileno(), pair.client.closed) == (True, -1, True)
+    assert (len(loop._timers), loop._masks) == (0, {})
 
 
 @pytest.mark.rfc("read-promptly")
