@@ -107,8 +107,8 @@ class Connection:
     client     True: we open streams; False: we accept them
     settings   {SettingId: value} to announce beside the defaults
 
-    streams           {stream_id: Stream} of the streams that are neither idle nor closed
-    message_sent_at   when HEADERS or DATA last left data_to_send, None before
+    streams        {stream_id: Stream} of the streams that are neither idle nor closed
+    message_sent   HEADERS or DATA have left data_to_send; for the caller to set to False
     """
 
     __slots__ = (
@@ -146,7 +146,7 @@ class Connection:
         "_lengths",
         "_urgent_sent",
         "_begun_ping",
-        "message_sent_at",
+        "message_sent",
         "peer_settings",
         "local_settings",
         "_begun",
@@ -158,7 +158,7 @@ class Connection:
         self.streams: dict[int, Stream] = {}
         self.closed = False  # nothing more is accepted; what is queued may still be sent
         self.settings_received = False
-        self.message_sent_at: float | None = None
+        self.message_sent = False
         self.goaway_received: GoAwayFrame | None = None
         self.goaway_sent: GoAwayFrame | None = None
         self._next_stream_id = 1 if client else 2
@@ -594,7 +594,7 @@ class Connection:
             room = self._frame_sections(parts, room)
             self._frame_data(parts, room)
             if len(parts) > others:
-                self.message_sent_at = now
+                self.message_sent = True
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
     def put_back(self, rest: bytes) -> None:

@@ -95,7 +95,7 @@ class Driver:
             member = self._members.get(source)
             if member is not None and isinstance(source, Link):
                 committed = source.transport.committed
-                pool.sent(member, self.loop.clock(), source.took, source.queued, committed)
+                pool.sent(member, source.flushed_at, source.took, source.queued, committed)
         self._carry_out()
         due = pool.next_deadline()
         if due != self._alarm.armed:

@@ -183,8 +183,9 @@ class Loop:
 class Link(Source):
     """A transport and the Connection on it: the octets' way in and out.
 
-    took     the last flush gave the socket octets
-    queued   framed octets are left that the socket has refused
+    flushed_at   the instant of the last flush, as the connection was told it
+    took         it gave the socket octets
+    queued       framed octets are left that the socket has refused
     """
 
     __slots__ = (
@@ -192,6 +193,7 @@ class Link(Source):
         "transport",
         "connection",
         "ended",
+        "flushed_at",
         "took",
         "_blocked",
         "_muted",
@@ -203,6 +205,7 @@ class Link(Source):
         self.transport = transport
         self.connection = connection
         self.ended = False
+        self.flushed_at = 0.0
         self.took = False
         self._blocked = False  # the socket is full: only the selector may start the next send
         self._muted = False  # nothing can be sent any more; what the peer sent is still read
@@ -248,6 +251,7 @@ class Link(Source):
                 return events or [OctetsReceived()]
 
     def flush(self, now: float) -> None:
+        self.flushed_at = now
         self.took = False
         if self._blocked or self._muted or self.ended:
             return

@@ -319,7 +319,7 @@ class Pool:
         self._dispatch(member.site, now)
 
     def sent(self, member: Member, now: float, took: bool, queued: bool, committed: bool) -> None:
-        """A send was tried, at `now`.
+        """A send was tried; `now`: as the connection's `data_to_send` was told.
 
         took        the transport took octets
         queued      framed octets are left that it refused
@@ -339,7 +339,8 @@ class Pool:
             assert call.stream is not None
             call.sent_at = now
             member.calls[call.stream.stream_id] = call
-        if connection.message_sent_at == now:
+        if connection.message_sent:
+            connection.message_sent = False
             health.sent(now)
         self._settle(member, now)
 
