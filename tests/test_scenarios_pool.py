@@ -6,7 +6,10 @@ addresses, under a clock that the test holds.  Grounds: RFC 9113 §5.1.2, §6.7,
 
 from __future__ import annotations
 
+import gc
 import socket
+from collections import Counter
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -22,10 +25,9 @@ from h2lite.errors import (
     RemoteProtocolError,
     UsageError,
 )
-from h2lite.frames import GoAwayFrame, PingFrame, WindowUpdateFrame
+from h2lite.frames import PingFrame, WindowUpdateFrame
 from h2lite.health import LIVE, STATE_NAMES, HealthPolicy
 from h2lite.loop import LINGER_S
-from h2lite.member import Ping
 from h2lite.orders import Deliver, StateChanged
 from h2lite.settings import SettingId
 from h2lite.testing import Answer, Seen, VirtualServer, World
@@ -36,6 +38,11 @@ SOON_S = 0.001  # all that follows at once has happened by then
 HOLD = Answer(hold=True)
 OK = (200, True, None)
 NO_DEATH: dict[str, int] = {}
+
+
+def about(instants: Any) -> Any:
+    """What floats add up to."""
+    return pytest.approx(instants)
 
 
 def held(seen: Seen) -> Answer:
@@ -88,7 +95,7 @@ def test_dial_coalesce():
 
     assert [ends(call) for call in calls] == [OK] * 10
     # Handshake 40 ms, SETTINGS 10 ms, HEADERS 10 ms.
-    assert came(server) == [(pytest.approx(0.06), 1, stream) for stream in range(1, 20, 2)]
+    assert came(server) == [(about(0.06), 1, stream) for stream in range(1, 20, 2)]
     assert (server.dials, len(server.lines)) == ([0.0], 1)
     assert [change[1:] for change in changes(world)] == [(1, "LIVE", ""), (1, "DEAD", "local")]
     assert (server.lines[0].client.is_closed, world.driver.is_idle) == (True, True)
@@ -120,7 +127,7 @@ def test_dial_owner_cancel_leaves_the_dial_to_the_next():
     world.run(0.7 + SOON_S)
 
     assert (ends(second), server.dials) == (OK, [0.0])
-    assert [seen.at for seen in server.seen] == [pytest.approx(0.6)]
+    assert [seen.at for seen in server.seen] == [about(0.6)]
 
 
 # -- the peer's limit --------------------------------------------------------------------------
@@ -202,11 +209,11 @@ def test_recheck_after_await():
     call = world.request(server)
 
     assert isinstance(ping.error, ConnectionLost)
-    assert (ping.error.cause, world.clock.now) == ("reset", pytest.approx(1.15))
+    assert (ping.error.cause, world.clock.now) == ("reset", about(1.15))
     world.run(3.0)
     assert (ends(call), call.retries) == (OK, 0)
     assert [line for _, line, _ in came(server)] == [1, 2]
-    assert [at for at, told in world.told(Deliver) if told.item is ping] == [pytest.approx(1.15)]
+    assert [at for at, told in world.told(Deliver) if told.item is ping] == [about(1.15)]
 
 
 # -- we stand still ourselves ------------------------------------------------------------------
@@ -220,7 +227,7 @@ def test_loop_stall(where):
     server.answer = held
     call = world.request(server)
     world.run(30.26)  # SETTINGS came at 0.25, so the PING left at 30.25
-    assert changes(world)[-1] == (pytest.approx(30.25), 1, "PROBING", "")
+    assert changes(world)[-1] == (about(30.25), 1, "PROBING", "")
 
     if where == "between turns":
         world.stall(17.0)
@@ -306,8 +313,8 @@ def test_suspend_jump(where):
 
     assert [ends(call) for call in calls] == [OK, OK]
     # One round trip for the PING, then half of one for the request.
-    assert came(alive)[1:] == [(pytest.approx(620.15), 1, 3)]
-    assert (ping_instants(alive), alive.dials) == ([pytest.approx(620.05)], [0.0])
+    assert came(alive)[1:] == [(about(620.15), 1, 3)]
+    assert (ping_instants(alive), alive.dials) == ([about(620.05)], [0.0])
     # Without a sample of the round trip the soft deadline is 3 s; then a dial.
     assert gone.dials == [0.0, 623.0]
     assert [(line, stream) for _, line, stream in came(gone)] == [(1, 1), (2, 1)]
@@ -366,7 +373,7 @@ def test_backoff_curve():
 
     keep_asking(world, server, until=90.0, every_s=0.25)
 
-    assert gaps(server.dials[:12]) == pytest.approx(BACKOFF_S)
+    assert gaps(server.dials[:12]) == about(BACKOFF_S)
     assert world.pool.stats()["dials_failed"] == len(server.dials)
 
 
@@ -380,25 +387,27 @@ def test_backoff_curve_spread(seed):
 
     drawn = [gap / least for gap, least in zip(gaps(server.dials[:12]), BACKOFF_S, strict=True)]
     assert all(0.8 - 1e-9 <= ratio <= 1.2 + 1e-9 for ratio in drawn)
-    assert min(drawn) < 0.95
-    assert max(drawn) > 1.05
+    assert min(drawn) < 1.0 < max(drawn)
 
 
-def test_flap():
+@pytest.mark.parametrize("how", ["GOAWAY", "FIN", "RST"])
+def test_flap(how):
     """A connection that came up is no proof: it has not been of any use."""
     world = World()
     server = world.serve()
 
     def flap(seen: Seen) -> Answer:
-        (peer,) = server.peers
-        server.later(0.05, lambda: peer.goaway(0))
+        if seen.stream_id == 1:
+            (peer,) = server.peers
+            ends = {"GOAWAY": lambda: peer.goaway(0), "FIN": peer.close, "RST": peer.kill}
+            server.later(0.05, ends[how])
         return HOLD
 
     server.answer = flap
     keep_asking(world, server, until=30.0, every_s=0.25)
 
     expected = [delay + 0.05 for delay in BACKOFF_S]
-    assert gaps(server.dials) == pytest.approx(expected[: len(server.dials) - 1])
+    assert gaps(server.dials) == about(expected[: len(server.dials) - 1])
     assert len(server.dials) == 7
 
 
@@ -413,7 +422,7 @@ def test_backoff_reset(lived_s, back_off_s):
     server.peers[0].kill()
     world.run(20.0)
 
-    assert server.dials == [0.0, pytest.approx(lived_s + back_off_s)]
+    assert server.dials == [0.0, about(lived_s + back_off_s)]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -427,7 +436,7 @@ def test_backoff_reset_after_failures(seed):
     server.answer = held
     keep_asking(world, server, until=25.0, every_s=1.0)
     up_at = server.dials[-1]
-    world.run(up_at + 10.0)
+    world.run(up_at + 10.001)
     server.is_listening = False
 
     lost_at = world.clock.now
@@ -457,8 +466,8 @@ def test_idle_reads_served(monkeypatch):
     world.run(6.0)
 
     assert [(at, type(event)) for at, event in heard] == [
-        (pytest.approx(5.1), ev.PingAcked),
-        (pytest.approx(5.1), ev.SettingsAcked),
+        (about(5.1), ev.PingAcked),
+        (about(5.1), ev.SettingsAcked),
     ]
     assert heard[0][1].opaque_data == b"12345678"
     monkeypatch.undo()
@@ -483,8 +492,8 @@ def test_eof_while_idle():
 
     assert (ends(call), call.retries) == (OK, 0)
     assert [line for _, line, _ in came(server)] == [1, 2]
-    assert server.dials == [0.0, pytest.approx(5.05 + SOON_S)]
-    assert changes(world)[1] == (pytest.approx(5.05), 1, "DEAD", "eof")
+    assert server.dials == [0.0, about(5.05 + SOON_S)]
+    assert changes(world)[1] == (about(5.05), 1, "DEAD", "eof")
     assert world.pool.stats()["deaths"] == {"eof": 1}
 
 
@@ -533,16 +542,53 @@ def test_first_conn_error_surfaces(how):
         "eof": "https://a.test: HTTP/2 did not begin: the peer closed the connection",
         "reset": "https://a.test: HTTP/2 did not begin: connection reset by peer",
     }[how]
-    assert [at for at, _ in world.told(Deliver)] == [pytest.approx(failed_at)]
+    assert [at for at, _ in world.told(Deliver)] == [about(failed_at)]
     server.is_listening = server.sends_settings = True
     second = world.request(server)
     world.run(3.0)
-    assert (ends(second), server.dials) == (OK, [0.0, pytest.approx(failed_at + 1.0)])
+    assert (ends(second), server.dials) == (OK, [0.0, about(failed_at + 1.0)])
     stats = world.pool.stats()
     assert (stats["dials_failed"], stats["deaths"]) == (1, NO_DEATH)
 
 
 # -- many, and slow ones -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    """Of garbage there is none here, and looking for it among 10 000 connections takes seconds."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_pool_check_scale(without_collector):
+    """500 origins of 20 connections, all of them opened within the first second."""
+    world = World(HealthPolicy(), connections_per_origin_max=20, idle_close=0.0)
+    servers = [world.serve(f"{number}.test", delay_s=0.001) for number in range(500)]
+    for server in servers:
+        server.settings = {SettingId.MAX_CONCURRENT_STREAMS: 1}
+        server.answer = lambda seen: Answer(delay_s=0.5)
+        for _ in range(20):
+            world.request(server)
+
+    world.run(100.0)
+
+    assert (len(world.pool.members), world.pool.stats()["deaths"]) == (10_000, NO_DEATH)
+    asked: dict[Any, list[float]] = {}
+    for server in servers:
+        for at, line, _ in server.pings:
+            asked.setdefault(line, []).append(at)
+    assert len(asked) == 10_000
+    for instants in asked.values():
+        first, *later = gaps(instants)
+        assert instants[0] <= 31.0
+        assert 30.0 <= first <= 35.5  # the response came behind some of the first PINGs
+        assert all(30.0 <= gap <= 34.51 for gap in later)
+        assert instants[-1] > 100.0 - 34.51
+    seconds = Counter(int(at) for instants in asked.values() for at in instants)
+    assert sorted(seconds) == [*range(100)]
+    assert max(seconds.values()) / (sum(seconds.values()) / 100) <= 1.5
 
 
 def test_never_paused_reads():
@@ -704,12 +750,12 @@ def test_resolver_hangs():
         world.run_for(0.1)
 
     assert [ends(call) for call in calls] == [OK] * 12
-    assert [seen.at for seen in other.seen[1:]] == pytest.approx(
+    assert [seen.at for seen in other.seen[1:]] == about(
         [0.05 + 0.1 * count for count in range(12)]
     )
     assert other.dials == [0.0]
     assert type(lost.error) is ConnectTimeout
-    assert [at for at, told in world.told(Deliver) if told.item is lost] == [pytest.approx(1.05)]
+    assert [at for at, told in world.told(Deliver) if told.item is lost] == [about(1.05)]
 
 
 def test_resolver_hangs_while_others_are_asked():
@@ -721,7 +767,7 @@ def test_resolver_hangs_while_others_are_asked():
 
     world.run(1.1)
 
-    assert ping_instants(other) == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert ping_instants(other) == about([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
 def test_first_address_silent(monkeypatch):
@@ -752,8 +798,8 @@ def test_request_held_then_sent():
     world.run(20.2 + SOON_S)
 
     assert ends(call) == OK
-    assert ping_instants(server) == [pytest.approx(20.05)]
-    assert [seen.at for seen in server.seen[1:]] == [pytest.approx(20.15)]
+    assert ping_instants(server) == [about(20.05)]
+    assert [seen.at for seen in server.seen[1:]] == [about(20.15)]
     stats = world.pool.stats()
     assert (server.dials, stats["moves"], stats["retries"]) == ([0.0], 0, 0)
 
@@ -795,7 +841,7 @@ def test_poll_rarely():
         poll(world)
         states += [(at, STATE_NAMES[member.health.state]) for member in world.pool.members]
 
-    assert ping_instants(server) == [pytest.approx(35.001)]
+    assert ping_instants(server) == [about(35.001)]
     assert [(at, after, cause) for at, _, after, cause in changes(world)[1:]] == [
         (35.0, "PROBING", ""),
         (42.0, "SUSPECT", ""),
