@@ -170,6 +170,9 @@ def test_goaway_raised():
     world.run(2.0)
     peer.goaway(9)
     world.run(3.0)
+    received = world.pool.members[0].connection.goaway_received
+    assert received is not None
+    assert received.last_stream_id == 5
     for seen in server.seen[1:3]:
         peer.respond(seen)
     world.run(4.0)
