@@ -300,20 +300,20 @@ def test_too_many_pings():
 
 def test_too_many_pings_idle():
     """A connection without a stream is not asked again, but before its use it is."""
-    world = World(HealthPolicy(ping_after_idle=1.0, jitter=False))
+    world = World(HealthPolicy(ping_after_idle=1.0, jitter=False), idle_close=0.0)
     server = world.serve()
     server.ping_gap_s = 300.0
     world.request(server)
     world.run(5.0)
     assert [at for at, _ in world.told(Calmed)] == [4.0]
     world.request(server)
-    world.run(35.0)
+    world.run(1000.0)
     assert ping_instants(server, 2) == []
 
     call = world.request(server)
-    world.run(36.0)
+    world.run(1001.0)
 
-    assert (ends(call), ping_instants(server, 2)) == (OK, [35.0])
+    assert (ends(call), ping_instants(server, 2)) == (OK, [1000.0])
     assert world.pool.stats()["deaths"] == {"goaway": 1}
 
 
