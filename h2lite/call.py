@@ -64,6 +64,7 @@ class Call:
         "misdirected",
         "retry_at",
         "connect_due",
+        "renewed",
         "pieces",
         "given",
         "content_ended",
@@ -98,6 +99,7 @@ class Call:
         self.chunks: deque[bytes] = deque()
         self.forget_response()
         self.connect_due: float | None = None  # waits for a dial no longer than this
+        self.renewed = False  # which was put off once, for a standstill of our own
         self.retry_at: float | None = None  # waits to be repeated
         # Content in pieces: those that no stream has taken, whether any was given, the end.
         self.pieces: deque[Octets] = deque()

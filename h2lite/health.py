@@ -141,6 +141,10 @@ class HealthPolicy(Value):
         spread = JITTER if self.jitter else 0.0
         return (1 + spread) * self.ping_after_idle + self.ping_timeout
 
+    def is_late(self, late_s: float) -> bool:
+        """A deadline judged by so much too late tells of our own standstill."""
+        return late_s > max(LATE_S_MIN, self.ping_timeout / 4)
+
     def calmed(self) -> HealthPolicy:
         """The same for an origin that complained of too many PINGs.
 
@@ -301,6 +305,12 @@ class Health:
         if took or not queued:
             self._stall_renewed_at = None
 
+    def set_policy(self, policy: HealthPolicy) -> None:
+        """From here on by these rules; a probe that is out is judged as it was begun."""
+        self.policy = policy
+        self._first_due = None  # it was the old policy's, and may be too soon now
+        self._draw_jitter()
+
     def probe_left(self, now: float) -> None:
         """The socket has taken the PING that was ordered: from here on its ack is awaited."""
         if self.state in (PROBING, SUSPECT) and self._hard_due is None:
@@ -447,20 +457,17 @@ class Health:
         return self._die(CONNECT_DUE, "connect_timeout")
 
     def _judge_stall(self, now: float, due: float, cause: str) -> list[int]:
-        if self._is_late(now, due) and self._stall_renewed_at is None:
+        if self.policy.is_late(now - due) and self._stall_renewed_at is None:
             self._stall_renewed_at = now
             return []
         return self._die(WRITE_DUE, cause)
-
-    def _is_late(self, now: float, due: float) -> bool:
-        return now - due > max(LATE_S_MIN, self.policy.ping_timeout / 4)
 
     def _renews(self, now: float, due: float) -> bool:
         """We stood still ourselves, so the peer had less time than it seems: once more, in full.
 
         Once only, so that a program which looks seldom still finds a dead peer.
         """
-        if self._renewed or not self._is_late(now, due):
+        if self._renewed or not self.policy.is_late(now - due):
             return False
         self._renewed = True
         return True

@@ -229,8 +229,10 @@ class Link(Source):
 
     @property
     def queued(self) -> bool:
-        # A socket that failed refuses all that is framed.
-        return self._blocked or (self._muted and self.connection.has_output)
+        # A socket that failed refuses all that is framed; but a peer that has said GOAWAY need
+        # not read any more, and what it sends still counts.
+        refuses = self._muted and self.connection.goaway_received is None
+        return self._blocked or (refuses and self.connection.has_output)
 
     def _receive(self, now: float) -> list[Value]:
         """One recv, and what TLS has already decrypted beyond it; [] when nothing came."""

@@ -122,6 +122,7 @@ class Pool:
         self._idle_close = idle_close
         self._settings = settings
         self._sites: dict[Origin, Site] = {}
+        self._sites_max = ORIGINS_REMEMBERED_MAX
         self._calmed: dict[Origin, None] = {}
         self._timers = Timers()
         self._orders: list[Value] = []
@@ -260,7 +261,9 @@ class Pool:
         self.closed = True
         for site in self._sites.values():
             for call in list(site.calls):
-                self._fail(call, ConnectionLost("the pool was closed", cause="local"))
+                error = ConnectionLost("the pool was closed", cause="local")
+                error.maybe_processed = call.sent_at is not None
+                self._fail(call, error)
             for member in list(site.members):
                 self._end(member, now, "local", "the pool was closed")
 
@@ -519,6 +522,10 @@ class Pool:
                 self._dispatch(site, now)
         elif site.is_connected:  # it waits for room, not for a dial
             call.connect_due = now + site.policy.connect_timeout
+        elif not call.renewed and site.policy.is_late(now - (call.connect_due or now)):
+            # We stood still ourselves; the dial was given more time for it, too.
+            call.renewed = True
+            call.connect_due = now + site.policy.connect_timeout
         else:
             last = "" if site.last_error is None else f": {site.last_error}"
             error = ConnectTimeout(
@@ -550,11 +557,14 @@ class Pool:
         return site
 
     def _forget_sites(self) -> None:
-        if len(self._sites) >= ORIGINS_REMEMBERED_MAX:
-            for origin, site in [*self._sites.items()]:
-                if not site.members and not site.calls:
-                    self._timers.set(site, None)
-                    del self._sites[origin]
+        if len(self._sites) < self._sites_max:
+            return
+        for origin, site in [*self._sites.items()]:
+            if not site.members and not site.calls:
+                self._timers.set(site, None)
+                del self._sites[origin]
+        # Those in use stay, however many: look again only when there are twice as many.
+        self._sites_max = max(ORIGINS_REMEMBERED_MAX, 2 * len(self._sites))
 
     def _dial(self, site: Site, now: float) -> None:
         """Begin a dial, or wait until one may begin."""
@@ -936,7 +946,7 @@ class Pool:
     def _set_policy(self, site: Site, policy: HealthPolicy) -> None:
         site.policy = policy
         for member in site.members:
-            member.health.policy = policy
+            member.health.set_policy(policy)
             self._arm(member)
 
     def _on_failed(self, member: Member, event: ev.ConnectionFailed, now: float) -> None:

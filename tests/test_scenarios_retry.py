@@ -295,7 +295,7 @@ def test_too_many_pings():
     ]
     assert world.pool.policy.calmed().ping_after_idle == 300.0
     stats = world.pool.stats()
-    assert (stats["deaths"], stats["calmed_origins"]) == ({"goaway": 1}, ["https://a.test"])
+    assert (stats["deaths"], stats["calmed_origins"]) == ({"goaway": 1}, {"https://a.test": 315.0})
 
 
 def test_too_many_pings_idle():
@@ -353,7 +353,7 @@ def test_too_many_pings_per_origin():
     assert strict.dials == [0.0, 100.5, 201.5]
     assert (ping_instants(strict, 2), ping_instants(strict, 3)) == ([], [501.5])
     assert [at for at, *_ in lenient.pings] == [float(at) for at in range(1, 502)]
-    assert world.pool.stats()["calmed_origins"] == ["https://strict.test"]
+    assert world.pool.stats()["calmed_origins"] == {"https://strict.test": 315.0}
 
 
 def test_too_many_pings_per_origin_until_it_is_forgotten():
@@ -369,7 +369,7 @@ def test_too_many_pings_per_origin_until_it_is_forgotten():
     world.pool.forget_origin(server.origin)
     world.run(102.5)
 
-    assert world.pool.stats()["calmed_origins"] == []
+    assert world.pool.stats()["calmed_origins"] == {}
     assert [at for at, *_ in server.pings] == [1.0, 100.0, 101.0, 102.0]
 
 
