@@ -484,6 +484,10 @@ class Pool:
         call.error = error
         self._close_call(call)
         if not keep_stream:
+            if call.member is not None and call.stream is not None:
+                # What came can still be read; the connection need not wait for that.
+                unread = sum(map(len, call.chunks))
+                call.member.connection.data_consumed(call.stream.stream_id, unread)
             call.leave()
 
     def _close_call(self, call: Call) -> None:
@@ -907,6 +911,7 @@ class Pool:
         if call is None:
             return
         if not event.by_peer:  # a malformed message: nothing of it is the user's to see
+            self._drop_chunks(call)
             call.forget_response()
         if event.by_peer and code == ErrorCode.REFUSED_STREAM and not call.begun:
             self._on_refused(member, call, stream_id, error, now)

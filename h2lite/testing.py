@@ -917,7 +917,7 @@ class World:
             self.log.append((self.clock.now, notice))
             if isinstance(notice, Deliver) and isinstance(notice.item, Call):
                 self._read(notice.item)
-            elif isinstance(notice, Rewind):
+            elif isinstance(notice, Rewind) and notice.call in self._sources:
                 source, _ = self._sources[notice.call]
                 self._sources[notice.call] = (source, iter(source()))
         for call in list(self._sources):

@@ -541,9 +541,7 @@ class Simulation:
         except Exception as error:
             text = f"seed {self.seed} at {world.clock.now:.3f} s: {traceback.format_exc()}"
             raise Broken(text) from error
-        self.counters.update(
-            {k: v for k, v in world.pool.stats().items() if isinstance(v, int)}
-        )
+        self.counters.update({k: v for k, v in world.pool.stats().items() if isinstance(v, int)})
         for server in self.servers:
             for seen in server.seen:
                 self._note("seen", seen.at, seen.tag, seen.stream_id, seen.refused)
@@ -641,9 +639,8 @@ class Simulation:
             if member.calls or member.unsent:
                 self.busy_since.setdefault(member, now)
             for call in (*member.calls.values(), *member.unsent):
-                waited = self.call_member.get(call) is member  # for a full socket
                 self.call_member[call] = member
-                if call.sent_at == now and not waited:
+                if call.sent_at == now:
                     self._check_not_stale(member, call, now)
 
     def _note_idle(self) -> None:
@@ -786,7 +783,11 @@ class Simulation:
         policy = member.health.policy
         silence = now - self.heard_before.get(member, self.heard_at.get(member, now))
         heard_now = self.heard_at.get(member) == now
-        if policy.hold_when_stale and not heard_now and silence > policy.stale_after + SLACK_S:
+        # A full socket may have held it back since; that it takes octets again is news of the peer.
+        blocked = self.blocked_at.get(member, -1.0) > now - silence
+        if not policy.hold_when_stale or heard_now or blocked:
+            return
+        if silence > policy.stale_after + SLACK_S:
             text = f"request {call.number} left on {member}, silent for {silence:.3f} s"
             raise self._broken("stale", text)
 
@@ -807,6 +808,14 @@ class Simulation:
                 limit = connection.peer_settings[SettingId.MAX_CONCURRENT_STREAMS]
                 if member.held > max(limit, 100):
                     raise self._broken("bounded", f"{member.held} slots are held of {limit}")
+                unread = sum(
+                    sum(map(len, call.chunks))
+                    for call in self.world.unread
+                    if call.member is member
+                )
+                if connection._unread != unread:
+                    text = f"{connection._unread} octets without credit, {unread} unread"
+                    raise self._broken("clean", text)
                 if len(member.calls) != len(connection.streams):
                     text = f"{len(member.calls)} calls, {len(connection.streams)} streams"
                     raise self._broken("clean", text)

@@ -18,9 +18,12 @@ def rows() -> list[tuple[str, str, str]]:
     page = (ROOT / "spec-notes" / "health.md").read_text(encoding="utf-8")
     table = page[page.index("| scenario | shows |") :]
     lines = [line for line in table.splitlines() if re.match(r"\| \d+ ", line)]
-    found = [ROW.fullmatch(line) for line in lines]
-    assert None not in found, lines[found.index(None)]
-    return [match.groups() for match in found]  # type: ignore[union-attr]
+    found = []
+    for line in lines:
+        match = ROW.fullmatch(line)
+        assert match is not None, line
+        found.append((match[1], match[2], match[3]))
+    return found
 
 
 def scenario_tests() -> set[str]:
