@@ -48,7 +48,7 @@ class _Alarm(Source):
 
 
 class Driver:
-    """A `Loop` and a `Pool`, joined.
+    """A `Loop` and a `Pool`, joined; the loop watches nothing else.
 
     dial   makes the source that reaches an origin: it has `start` and `close` and reports
            Dialled or DialFailed once, as `dial.Dial` does
@@ -121,10 +121,8 @@ class Driver:
     # -- what happened -----------------------------------------------------------------------
 
     def _take(self, source: Source, events: list[Any]) -> None:
-        member = self._members.get(source)
+        member = self._members[source]
         now = self.loop.clock()
-        if member is None:
-            return
         if isinstance(source, Link):
             if source.ended:
                 self._forget(member, source)

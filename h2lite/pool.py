@@ -430,10 +430,10 @@ class Pool:
         """Take back what has not left; it goes elsewhere, whatever its method."""
         unsent, member.unsent = member.unsent, deque()
         for call in unsent:
-            stream = call.stream
-            assert stream is not None
             if call.over:
                 continue
+            stream = call.stream
+            assert stream is not None
             if call.content is None:
                 call.pieces.extend(stream.outgoing)
             member.connection.reset_stream(stream)
@@ -521,9 +521,8 @@ class Pool:
         if call.deadline is not None and now >= call.deadline:
             self.cancel(call, now, self._late_error(call, site))
         elif call.retry_at is not None:
-            if now >= call.retry_at:
-                self._enqueue(site, call, now)
-                self._dispatch(site, now)
+            self._enqueue(site, call, now)
+            self._dispatch(site, now)
         elif site.is_connected:  # it waits for room, not for a dial
             call.connect_due = now + site.policy.connect_timeout
         elif not call.renewed and site.policy.is_late(now - (call.connect_due or now)):
@@ -629,8 +628,6 @@ class Pool:
 
     def _settle(self, member: Member, now: float) -> None:
         """After anything that may have ended a stream or moved a deadline."""
-        if member.health.state == DEAD:
-            return
         self._note_use(member, now)
         if not member.draining and not member.connection.takes_requests:
             self._retire(member, now, drain=True)  # its stream identifiers are used up
@@ -772,11 +769,9 @@ class Pool:
             self._repeat_or_fail(call, now, error)
 
     def _note_state(self, member: Member) -> None:
-        """Tell of a change of state, once."""
-        before, after = member.state, member.health.state
-        if before != after:
-            member.state = after
-            self._orders.append(StateChanged(member, before, after, member.health.cause))
+        """Tell that the state has changed."""
+        before, member.state = member.state, member.health.state
+        self._orders.append(StateChanged(member, before, member.state, member.health.cause))
 
     @staticmethod
     def _add_health(counters: dict[str, int], health: Health) -> None:
@@ -833,18 +828,17 @@ class Pool:
 
     def _on_interim(self, member: Member, event: ev.InformationalReceived, now: float) -> None:
         self._heard_message(member)
-        call = member.calls.get(event.stream_id)
-        if call is not None:
-            call.interim.append((event.status, event.fields))
-            self._orders.append(Deliver(call))
+        call = member.calls[event.stream_id]
+        call.interim.append((event.status, event.fields))
+        self._orders.append(Deliver(call))
 
     def _on_response(self, member: Member, event: ev.ResponseReceived, now: float) -> None:
         self._heard_message(member)
         if not member.answered:
             member.answered = True
             member.site.backoff.proved()
-        call = member.calls.get(event.stream_id)
-        if call is None or (event.status == 421 and self._redirected(member, call, now)):
+        call = member.calls[event.stream_id]
+        if event.status == 421 and self._redirected(member, call, now):
             return
         call.status = event.status
         call.response_fields = event.fields
@@ -868,7 +862,7 @@ class Pool:
     def _on_data(self, member: Member, event: ev.DataReceived, now: float) -> None:
         self._heard_message(member)
         call = member.calls.get(event.stream_id)
-        if call is None:
+        if call is None:  # it was given up while what had come was on its way here
             member.connection.data_consumed(event.stream_id, len(event.data))
             return
         if event.data:

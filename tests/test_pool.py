@@ -16,9 +16,9 @@ from h2lite.errors import (
     StreamReset,
     UsageError,
 )
-from h2lite.frames import MAX_STREAM_ID, HeadersFrame, RstStreamFrame
+from h2lite.frames import MAX_STREAM_ID, DataFrame, HeadersFrame, RstStreamFrame
 from h2lite.health import DEAD, HealthPolicy
-from h2lite.orders import Moved, Retried, Rewind, StateChanged
+from h2lite.orders import Finish, Moved, Retried, Rewind, StateChanged
 from h2lite.origin import Origin
 from h2lite.pool import Pool
 from h2lite.settings import SettingId
@@ -155,9 +155,8 @@ def test_content_that_had_not_left_moves_with_its_request():
 def test_a_repeated_request_is_given_its_content_and_trailers_anew():
     world = World(policy())
     server = world.serve()
-    server.answer = lambda seen: Answer(
-        reset=ErrorCode.REFUSED_STREAM if len(server.seen) == 1 else None, delay_s=0.1
-    )
+    answers = [Answer(delay_s=0.1, reset=ErrorCode.REFUSED_STREAM), Answer(delay_s=1.0)]
+    server.answer = lambda seen: answers.pop(0)
     call = in_pieces(world, server, rewindable=True)
     world.pool.send_content(call, b"first")
     world.pool.send_trailers(call, [(b"a", b"b")])
@@ -340,6 +339,59 @@ def raw(world: World, server: VirtualServer, *octets: bytes) -> Call:
     return call
 
 
+TRAILERS = [(b"checksum", b"1")]
+
+
+def test_a_response_with_content_and_trailers_is_given_whole():
+    world = World(policy())
+    server = world.serve()
+    octets = [
+        HeadersFrame(3, block([(b":status", b"200")]), False).encode(),
+        DataFrame(3, b"content", False).encode(),
+        DataFrame(3, b"", False).encode(),
+        HeadersFrame(3, block(TRAILERS), True).encode(),
+    ]
+    call = raw(world, server, *octets)
+
+    assert (call.ended, call.response_trailers) == (True, TRAILERS)
+    assert world.bodies[call] == b"content"
+
+
+def test_what_came_with_a_421_is_dropped_and_given_credit():
+    world = World(policy())
+    server = world.serve()
+    octets = [
+        HeadersFrame(3, block([(b":status", b"421")]), False).encode(),
+        DataFrame(3, b"elsewhere", False).encode(),
+        HeadersFrame(3, block(TRAILERS), True).encode(),
+    ]
+    first = raw(world, server, *octets)
+    assert (first.retries, first.status, list(first.chunks)) == (1, 0, [])
+
+    server.peers[1].respond(server.seen[-1])
+    world.run_for(1.0)
+
+    assert (first.status, world.bodies[first]) == (200, b"ok")
+    assert [m.connection._unread for m in world.pool.members] == [0, 0]
+
+
+def test_a_server_that_wants_no_more_after_its_answer_is_no_fault():
+    world = World(policy())
+    server = world.serve()
+    opened(world, server, held)
+    call = in_pieces(world, server)
+    world.pool.send_content(call, b"one")
+    world.run_for(0.1)
+    server.peers[0].send(
+        HeadersFrame(3, block([(b":status", b"200")]), True).encode(),
+        RstStreamFrame(3, ErrorCode.NO_ERROR).encode(),
+    )
+    world.run_for(0.1)
+
+    assert (call.status, call.ended, call.error) == (200, True, None)
+    assert member(world).connection.streams == {}
+
+
 def test_interim_responses_are_kept_and_make_a_repetition_unsafe():
     world = World(policy())
     server = world.serve()
@@ -439,6 +491,102 @@ def test_a_421_that_cannot_be_repeated_is_the_answer(status):
     call = world.request(server, source=lambda: [b"gone"], rewindable=False)
     world.run(2.0)
     assert (call.status, call.retries) == (status, 0)
+
+
+# -- waiting, and giving up -----------------------------------------------------------------------
+
+
+def blocked(world: World, server: VirtualServer) -> Call:
+    """A request that a connection has taken and its full socket holds back."""
+    opened(world, server, held)
+    server.reads = False
+    world.request(server, "POST", bytes(100_000))
+    world.run_for(0.1)
+    call = world.request(server, "POST", b"held back")
+    world.run_for(0.1)
+    assert (call.stream is not None, call.sent_at) == (True, None)
+    return call
+
+
+def test_a_request_that_had_not_left_is_given_up_without_a_trace():
+    world = World(policy())
+    server = world.serve(capacity_octets=17000)
+    call = blocked(world, server)
+    world.cancel(call)
+    server.reads = True
+    server.peers[0].read_again()
+    world.run_for(1.0)
+
+    assert str(call.error) == "the request was cancelled"
+    assert call.error is not None
+    assert not call.error.maybe_processed
+    assert [seen.stream_id for seen in server.seen] == [1, 3]
+    assert (len(member(world).unsent), list(member(world).calls)) == (0, [3])
+
+
+def test_a_pool_closed_with_requests_that_had_not_left_ends_them():
+    world = World(policy())
+    server = world.serve(capacity_octets=17000)
+    call = blocked(world, server)
+
+    world.pool.close(world.clock.now)
+    world.run_for(1.0)
+
+    assert isinstance(call.error, ConnectionLost)
+    assert (call.error.maybe_processed, world.told(Moved)) == (False, [])
+
+
+def test_a_deadline_that_passes_while_a_connection_has_no_room_says_so():
+    world = World(policy())
+    server = world.serve()
+    server.settings = {SettingId.MAX_CONCURRENT_STREAMS: 1}
+    opened(world, server, held)
+    first = world.request(server)
+    world.run_for(0.1)
+
+    late = world.request(server, timeout=20.0)
+    world.run_for(20.0)
+
+    assert type(late.error) is PoolTimeout
+    assert (first.over, len(server.dials)) == (False, 1)
+
+
+def test_a_second_connection_that_cannot_be_had_costs_no_request():
+    world = World(policy(), connections_per_origin_max=2)
+    server = world.serve()
+    server.settings = {SettingId.MAX_CONCURRENT_STREAMS: 1}
+    opened(world, server, held)
+    world.request(server)
+    world.run_for(0.1)
+    server.is_listening = False
+
+    second = world.request(server)
+    world.run_for(1.0)
+    assert (second.over, world.pool.counters["dials_failed"]) == (False, 1)
+    server.answer = lambda seen: Answer()
+    server.peers[0].respond(server.seen[-1])
+    world.run_for(1.0)
+
+    assert second.status == 200
+
+
+def test_a_response_may_be_read_after_its_connection_is_gone():
+    world = World(policy())
+    server = world.serve()
+    opened(world, server)
+    call = world.request(server)
+    world.unread.add(call)
+    world.run_for(1.0)
+    gone = member(world)
+    server.peers[0].kill()
+    world.run_for(1.0)
+    assert world.pool.members == []
+
+    assert world.pool.take_chunk(call) == b"ok"
+    world.pool._orders.append(Finish(gone))
+    world.run_for(1.0)
+    world.cancel(call)
+    assert (call.status, call.ended, call.error) == (200, True, None)
 
 
 # -- ends ----------------------------------------------------------------------------------------
