@@ -60,6 +60,7 @@ class Call:
         "member",
         "stream",
         "sent_at",
+        "maybe_processed",
         "avoid",
         "misdirected",
         "retry_at",
@@ -93,6 +94,7 @@ class Call:
         self.site: Any = None  # what the pool knows of the origin
         self.avoid: Any = None  # the connection that said 421
         self.misdirected = False  # one has said so
+        self.maybe_processed = False  # an attempt that is over may have been acted on
         self.error: H2liteError | None = None
         self.ended = False
         self.response_trailers: Fields = []
@@ -138,7 +140,7 @@ class Call:
 
     @property
     def wants_content(self) -> bool:
-        """Content in pieces runs low: give more."""
+        """Content in pieces runs low: give more.  Nothing tells of it, so ask after every turn."""
         stream = self.stream
         runs_low = stream is not None and stream.queued_octets < BODY_QUEUED_OCTETS
         return runs_low and not self.content_ended and not self.over

@@ -326,11 +326,7 @@ class Connection:
         if not self.takes_requests:
             raise UsageError("the connection takes no new requests")
         fields = [*fields]  # the caller may use its list again before this one has left
-        # RFC 9113 §8.3 [malformed-not-sent]
-        _refuse(request_fault(fields))
-        if (b":method", b"CONNECT") in fields:
-            # RFC 9113 §8.5 [connect-tunnel]
-            raise LocalProtocolError("CONNECT is not offered")
+        check_request(fields)
         self._check_section_size(fields)
         stream = Stream(may_send_content=True)
         stream.answers_head = (b":method", b"HEAD") in fields
@@ -423,6 +419,9 @@ class Connection:
             return
         if stream.state == IDLE or self.closed:
             stream.drop()
+            # Where nothing leaves, those that are given up must not pile up either.
+            while self._openers and self._openers[-1][0].state == CLOSED:
+                self._openers.pop()
             return
         frame = RstStreamFrame(stream.stream_id, error_code).encode()
         stream.send(SEND_RESET)
@@ -1226,6 +1225,15 @@ def _check_no_push(settings: dict[int, int]) -> None:
     # RFC 9113 §6.5.2 [enable-push-zero]: from a client, 1 would invite what ends the connection.
     if settings.get(SettingId.ENABLE_PUSH):
         raise UsageError("push is not offered: ENABLE_PUSH stays 0")
+
+
+def check_request(fields: Fields) -> None:
+    """Raise LocalProtocolError for a request's field section that may not be sent."""
+    # RFC 9113 §8.3 [malformed-not-sent]
+    _refuse(request_fault(fields))
+    if (b":method", b"CONNECT") in fields:
+        # RFC 9113 §8.5 [connect-tunnel]
+        raise LocalProtocolError("CONNECT is not offered")
 
 
 def _refuse(fault: str | None) -> None:

@@ -103,6 +103,10 @@ class ReadTimeout(H2liteError, TimeoutError):
     """The response did not come, or did not end, within the request's timeout."""
 
 
+class RequestCancelled(H2liteError):
+    """The caller gave the request up."""
+
+
 class PoolTimeout(H2liteError, TimeoutError):
     """No connection had room for the request within its time, or too many wait already."""
 

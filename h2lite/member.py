@@ -61,7 +61,8 @@ class Member:
     number       in the order of dials, from 1
     connection   the sans-IO `Connection`
     health       its `Health`
-    draining     takes no new requests: a GOAWAY came, or its identifiers are used up
+    draining     takes no new requests: a GOAWAY or RST_STREAM PROTOCOL_ERROR came, or its stream
+                 identifiers are used up
     """
 
     __slots__ = (
@@ -78,7 +79,7 @@ class Member:
         "late_probe",
         "held",
         "answered",
-        "retired",
+        "loss_judged",
         "ready_at",
         "unused_since",
         "armed",
@@ -103,7 +104,7 @@ class Member:
         self.late_probe = b""  # of a probe that other octets have ended, its ack still to come
         self.held = 0  # slots of streams that were cancelled while a probe was out
         self.answered = False  # it gave a response
-        self.retired = False  # what its loss means for the next dial is settled
+        self.loss_judged = False  # what its loss means for the next dial is settled
         self.ready_at: float | None = None
         self.unused_since: float | None = None
         self.armed: float | None = None  # its earliest instant in the timers
@@ -114,6 +115,11 @@ class Member:
     @property
     def origin(self) -> Origin:
         return self.site.origin
+
+    @property
+    def is_up(self) -> bool:
+        """The peer's SETTINGS have come."""
+        return self.ready_at is not None
 
     def __repr__(self) -> str:
         return f"<connection {self.number} to {self.origin}>"
@@ -152,7 +158,17 @@ class Member:
 class Site:
     """What the pool knows of one origin: its connections, who waits, when it may be dialled."""
 
-    __slots__ = ("origin", "policy", "members", "calls", "queue", "backoff", "bucket", "last_error")
+    __slots__ = (
+        "origin",
+        "policy",
+        "members",
+        "calls",
+        "queue",
+        "waited_for",
+        "backoff",
+        "bucket",
+        "last_error",
+    )
 
     def __init__(self, origin: Origin, policy: HealthPolicy, backoff: Backoff, now: float) -> None:
         self.origin = origin
@@ -160,11 +176,11 @@ class Site:
         self.members: list[Member] = []
         self.calls: dict[Call, None] = {}  # all that are not over
         self.queue: deque[Call] = deque()  # of those, who wait for a connection, in their order
+        self.waited_for = False  # the queue was not empty when its connections were last told
         self.backoff = backoff
         self.bucket = Bucket(now)
         self.last_error: H2liteError | None = None  # of the last dial
 
-    @property
-    def is_connected(self) -> bool:
-        """A connection is up that takes requests, though perhaps not at once."""
-        return any(m.takes_requests and m.ready_at is not None for m in self.members)
+    def serves(self, call: Call) -> bool:
+        """A connection is up that takes the request, though perhaps not at once."""
+        return any(m.takes_requests and m.is_up and m is not call.avoid for m in self.members)

@@ -35,7 +35,7 @@ class Send(Value):
 
 
 class Finish(Value):
-    """Send what the member has queued, its GOAWAY last, then close."""
+    """Send what the member has queued, a GOAWAY among it, then close."""
 
     __slots__ = ("member",)
 
@@ -71,7 +71,10 @@ class Rewind(Value):
 
 
 class StateChanged(Value):
-    """A connection's health changed.  cause: of its death, "" otherwise."""
+    """A connection's health changed.
+
+    cause   of its death, or of its dial's failure (connect_timeout among others); "" otherwise
+    """
 
     __slots__ = ("member", "before", "after", "cause")
 

@@ -7,11 +7,12 @@ them out.  It holds the sans-IO connections and their health, and no socket, clo
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from . import events as ev
 from .call import Call
-from .connection import Connection
+from .connection import Connection, check_request
 from .errors import (
     ConnectError,
     ConnectionLost,
@@ -22,11 +23,12 @@ from .errors import (
     PoolTimeout,
     ReadTimeout,
     RemoteProtocolError,
+    RequestCancelled,
     StreamReset,
     UsageError,
     error_name,
 )
-from .health import ABORT, DEAD, HOLD, PING, Health, HealthPolicy
+from .health import ABORT, DEAD, HOLD, PING, REROUTE, Health, HealthPolicy
 from .member import Member, Ping, Site
 from .orders import (
     Abort,
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from .events import Event, Fields
     from .frames import Octets
     from .origin import Origin
+    from .stream import Stream
     from .value import Value
 
 PINGS_ASKED_MAX = 8  # of a user, unanswered on one connection: more say nothing new
@@ -139,10 +142,17 @@ class Pool:
     def request(self, call: Call, now: float) -> None:
         """Send a request as soon as a connection can take it.
 
-        What becomes of it is told by `Deliver`.  Raises UsageError on a closed pool.
+        What becomes of it is told by `Deliver`, that too many wait already included.  Raises
+        LocalProtocolError for fields that may not be sent, UsageError on a closed pool, for a
+        deadline that is no number and for a call that was requested before.
         """
         if self.closed:
             raise UsageError("the pool is closed")
+        if call.number:
+            raise UsageError("a call is requested once: make another")
+        if call.deadline is not None and not math.isfinite(call.deadline):
+            raise UsageError(f"deadline of {call.deadline!r}, want seconds or None")
+        check_request(call.fields)
         site = call.site = self._site(call.origin, now)
         site.bucket.earn()
         self.counters["requests"] += 1
@@ -150,35 +160,39 @@ class Pool:
         call.number = self._call_count
         site.calls[call] = None
         self._enqueue(site, call, now)
+        if call.deadline is not None and now >= call.deadline:
+            self._fail(call, self._late_error(call, site))
         self._dispatch(site, now)
         if len(site.queue) > self._queued_max and site.queue[-1] is call:
             text = f"{self._queued_max} requests wait for {site.origin} already"
             self._fail(call, PoolTimeout(text))
+            self._note_queue(site, now)
 
     def cancel(self, call: Call, now: float, error: H2liteError | None = None) -> None:
-        """Give a request up, or the rest of its response; `error` is what it ends with."""
+        """Give a request up, or the rest of its response.
+
+        error   what it ends with, None: RequestCancelled
+        """
         if call.over:
             self._drop_chunks(call)
             return
-        member, stream = call.member, call.stream
-        self._fail(call, error or UsageError("the request was cancelled"), keep_stream=True)
+        member, stream, sent_at = call.member, call.stream, call.sent_at
         self._drop_chunks(call)
-        if member is None or stream is None:
-            return
-        if stream.stream_id:
-            self._reset(member, call, stream, now)
-        else:
-            member.unsent.remove(call)
-            member.connection.reset_stream(stream)
-        call.leave()
-        self._settle(member, now)
-        self._dispatch(member.site, now)
+        self._fail(call, error or RequestCancelled("the request was cancelled"))
+        if member is not None and stream is not None:
+            if sent_at is not None:
+                self._reset(member, stream, sent_at, now)
+            else:
+                member.unsent.remove(call)
+                member.connection.reset_stream(stream)
+            self._settle(member, now)
+        self._dispatch(call.site, now)
 
     def send_content(self, call: Call, piece: Octets, end_stream: bool = False) -> None:
         """Give a request more of its content; it is kept until it has left.
 
-        Does nothing for a request that is over.  Raises UsageError after its end, and what
-        `Connection.send_data` raises.
+        Raises UsageError when its end was given before, and what `Connection.send_data` raises.
+        Does nothing, but for that, for a request that is over.
         """
         self._check_gives(call)
         if call.over:
@@ -214,19 +228,28 @@ class Pool:
         if not call.chunks:
             return None
         chunk = call.chunks.popleft()
-        if call.member is not None and call.stream is not None:
-            call.member.connection.data_consumed(call.stream.stream_id, len(chunk))
-            self._orders.append(Send(call.member))
+        self._give_credit(call, len(chunk))
         return chunk
+
+    def _give_credit(self, call: Call, octets: int) -> None:
+        """The peer may send as much again, where it is still there."""
+        member = call.member
+        if member is not None and call.stream is not None and member.health.state != DEAD:
+            member.connection.data_consumed(call.stream.stream_id, octets)
+            self._orders.append(Send(member))
 
     def ping(self, member: Member, now: float, timeout_s: float) -> Ping:
         """Send a PING of one's own on a connection; `Deliver` tells when it is over.
 
-        Raises UsageError when the connection is not up, or PINGS_ASKED_MAX wait on it.
+        timeout_s   seconds to wait for its ack, above 0
+        Raises UsageError when the connection is not up, PINGS_ASKED_MAX wait on it, or for a
+        timeout that is none.
         """
+        if not 0 < timeout_s < math.inf:
+            raise UsageError(f"timeout of {timeout_s!r}, want seconds above 0")
         if member.health.state == DEAD:
             raise UsageError(f"{member} has ended")
-        if member.ready_at is None:
+        if not member.is_up:
             raise UsageError(f"{member} is not up yet")
         if len(member.pings) >= PINGS_ASKED_MAX:
             raise UsageError(f"{PINGS_ASKED_MAX} PINGs are in flight on {member} already")
@@ -238,7 +261,7 @@ class Pool:
         return ping
 
     def ping_all(self, now: float, timeout_s: float) -> list[Ping]:
-        """A PING on every connection; where that cannot be, its error says so."""
+        """A PING on every connection, as `ping`; where that cannot be, its error says so."""
         pings = []
         for member in self.members:
             try:
@@ -261,11 +284,10 @@ class Pool:
         self.closed = True
         for site in self._sites.values():
             for call in list(site.calls):
-                error = ConnectionLost("the pool was closed", cause="local")
-                error.maybe_processed = call.sent_at is not None
-                self._fail(call, error)
+                self._fail(call, ConnectionLost("the pool was closed", cause="local"))
             for member in list(site.members):
-                self._end(member, now, "local", "the pool was closed")
+                self._close_member(member, now, "the pool was closed")
+            self._timers.set(site, None)
 
     def stats(self) -> dict[str, Any]:
         """Counters since the pool began, ready for JSON."""
@@ -302,7 +324,7 @@ class Pool:
     def dial_failed(self, member: Member, error: H2liteError, now: float) -> None:
         """The member's origin was not reached."""
         if member.health.state != DEAD:
-            self._bury(member, now, "unknown", error)
+            self._remove(member, now, "unknown", error)
 
     def receive(self, member: Member, events: Iterable[Event], now: float) -> None:
         """What came of one read; events of a connection that is no member any more are ignored."""
@@ -313,7 +335,7 @@ class Pool:
             self._heard(member, events, now)
         for event in events:
             handler = _ON_EVENT.get(type(event))
-            if handler is not None:
+            if handler is not None and member.health.state != DEAD:
                 handler(self, member, event, now)
         if member.health.state != DEAD:
             if member.connection.has_output:
@@ -353,6 +375,7 @@ class Pool:
         """Wait for a connection, in the order in which requests were made."""
         call.leave()
         call.retry_at = None
+        call.renewed = False
         call.connect_due = now + site.policy.connect_timeout
         queue = site.queue
         place = len(queue)
@@ -364,16 +387,26 @@ class Pool:
     def _dispatch(self, site: Site, now: float) -> None:
         """Give waiting requests to connections, as far as there are any; dial where needed."""
         index = 0
+        blocked = False
         while index < len(site.queue):
             call = site.queue[index]
-            member = self._choose(site, call, now)
-            if member is not None:
+            # Behind one that must wait, only those that go elsewhere after a 421 may pass.
+            member = None if blocked and call.avoid is None else self._choose(site, call, now)
+            if member is None:
+                blocked = blocked or call.avoid is None
+                index += 1
+            else:
                 del site.queue[index]
                 self._open(call, member, now)
-            elif call.avoid is None:
-                return
-            else:
-                index += 1
+        self._note_queue(site, now)
+
+    def _note_queue(self, site: Site, now: float) -> None:
+        """Whether requests wait for them is what keeps connections watched, and open."""
+        if site.waited_for != bool(site.queue):
+            site.waited_for = bool(site.queue)
+            for member in site.members:
+                self._note_use(member, now)
+                self._arm(member)
 
     def _choose(self, site: Site, call: Call, now: float) -> Member | None:
         """The connection for a request; None: it must wait, and what it waits for is begun."""
@@ -385,12 +418,13 @@ class Pool:
             if member is call.avoid or not member.takes_requests:
                 continue
             serving += 1
-            if member.ready_at is None:
+            if not member.is_up:
                 dialling = True
             elif member.room > 0:
                 if member.health.admits(now) != HOLD:
                     return member
-                stale = stale or member
+                if stale is None:
+                    stale = member
         if stale is not None:
             self._carry_out(stale, stale.health.wanted(now), now)
         elif not dialling and serving < self._members_max:
@@ -479,16 +513,14 @@ class Pool:
         else:
             self._enqueue(call.site, call, now)
 
-    def _fail(self, call: Call, error: H2liteError, keep_stream: bool = False) -> None:
-        """End a call with an error.  keep_stream: its caller sees to the stream."""
+    def _fail(self, call: Call, error: H2liteError) -> None:
+        """End a call with an error; its caller sees to the stream, where that is still open."""
+        error.maybe_processed = call.maybe_processed or call.sent_at is not None
         call.error = error
         self._close_call(call)
-        if not keep_stream:
-            if call.member is not None and call.stream is not None:
-                # What came can still be read; the connection need not wait for that.
-                unread = sum(map(len, call.chunks))
-                call.member.connection.data_consumed(call.stream.stream_id, unread)
-            call.leave()
+        # What came can still be read; the connection need not wait for that.
+        self._give_credit(call, sum(map(len, call.chunks)))
+        call.leave()
 
     def _close_call(self, call: Call) -> None:
         """A call is over, whatever of it is still on its stream."""
@@ -501,11 +533,10 @@ class Pool:
         self._timers.set(call, None)
         self._orders.append(Deliver(call))
 
-    def _reset(self, member: Member, call: Call, stream: Any, now: float) -> None:
+    def _reset(self, member: Member, stream: Stream, sent_at: float, now: float) -> None:
         """Reset the stream of a request that its caller gives up."""
         del member.calls[stream.stream_id]
-        assert call.sent_at is not None
-        answered = member.health.heard_at > call.sent_at
+        answered = member.health.heard_at > sent_at
         orders, keeps_slot = member.health.cancelled(now, answered)
         member.held += keeps_slot
         member.connection.reset_stream(stream, ErrorCode.CANCEL)
@@ -523,32 +554,42 @@ class Pool:
         elif call.retry_at is not None:
             self._enqueue(site, call, now)
             self._dispatch(site, now)
-        elif site.is_connected:  # it waits for room, not for a dial
+        elif site.serves(call):  # it waits for room, not for a dial
             call.connect_due = now + site.policy.connect_timeout
         elif not call.renewed and site.policy.is_late(now - (call.connect_due or now)):
             # We stood still ourselves; the dial was given more time for it, too.
             call.renewed = True
             call.connect_due = now + site.policy.connect_timeout
         else:
-            last = "" if site.last_error is None else f": {site.last_error}"
-            error = ConnectTimeout(
-                f"{site.origin} not reached within {site.policy.connect_timeout:g} s{last}"
-            )
-            error.__cause__ = site.last_error
-            self._fail(call, error)
+            within = f"within {site.policy.connect_timeout:g} s"
+            self._fail(call, self._unreached(site, within))
+            self._note_queue(site, now)
         if not call.over:
             self._timers.set(call, call.next_deadline())
 
     def _late_error(self, call: Call, site: Site) -> H2liteError:
         if call.sent_at is not None:
-            error: H2liteError = ReadTimeout(f"{site.origin} did not answer in time")
-            error.maybe_processed = True
-            return error
-        if site.is_connected:
+            return ReadTimeout(f"{site.origin} did not answer in time")
+        if site.serves(call):
             return PoolTimeout(f"no connection to {site.origin} took the request in time")
-        return ConnectTimeout(f"{site.origin} not reached in time")
+        return self._unreached(site, "in time")
+
+    @staticmethod
+    def _unreached(site: Site, within: str) -> ConnectTimeout:
+        """What a request that waited for a dial hears: why the last one failed, if it did."""
+        last = site.last_error
+        why = "" if last is None else f": {last}"
+        error = ConnectTimeout(f"{site.origin} not reached {within}{why}")
+        error.__cause__ = None if last is None else last.again()
+        return error
 
     # -- connections -----------------------------------------------------------------------
+    #
+    # _retire         it takes no more requests, and lives on
+    # _condemn        Health's verdict: it is dead
+    # _close_member   we close it
+    # _remove         the common end of all: nothing of it stays behind
+    # _note_loss      what an end means for the next dial and for who waits for one
 
     def _site(self, origin: Origin, now: float) -> Site:
         site = self._sites.get(origin)
@@ -598,12 +639,12 @@ class Pool:
             return
         idle = self._idle_deadline(member)
         if idle is not None and now >= idle:
-            self._end(member, now, "local", f"unused for {self._idle_close:g} s")
+            self._close_member(member, now, f"unused for {self._idle_close:g} s")
         else:
             self._arm(member)
 
     def _idle_deadline(self, member: Member) -> float | None:
-        if member.unused_since is None or not self._idle_close or member.site.queue:
+        if member.unused_since is None or not self._idle_close:
             return None
         return member.unused_since + self._idle_close
 
@@ -618,10 +659,10 @@ class Pool:
             self._timers.set(member, due)
 
     def _note_use(self, member: Member, now: float) -> None:
-        """Requests came to a connection, or left it."""
-        used = bool(member.calls or member.unsent)
+        """Requests came to a connection, left it, or wait for it."""
+        used = bool(member.calls or member.unsent or member.site.queue)
         member.health.busy = used
-        if used or member.ready_at is None:
+        if used or not member.is_up:
             member.unused_since = None
         elif member.unused_since is None:
             member.unused_since = now
@@ -632,7 +673,7 @@ class Pool:
         if not member.draining and not member.connection.takes_requests:
             self._retire(member, now, drain=True)  # its stream identifiers are used up
         if member.draining and not member.calls:
-            self._end(member, now, "goaway", "drained")
+            self._close_member(member, now, "drained")
         else:
             self._arm(member)
 
@@ -640,12 +681,12 @@ class Pool:
         """What Health orders."""
         for order in orders:
             if order == ABORT:
-                self._give_up(member, now)
+                self._condemn(member, now)
                 return
             self._note_state(member)
             if order == PING:
                 self._send_probe(member, now)
-            else:
+            elif order == REROUTE:
                 self._retire(member, now)
                 self._dispatch(member.site, now)
 
@@ -672,8 +713,8 @@ class Pool:
         """It takes no new requests: it is doubted or, `drain`, it has said so."""
         if drain:
             member.draining = True
-        if not member.retired:
-            member.retired = True
+        if not member.loss_judged:
+            member.loss_judged = True
             if drain:
                 self._judge_loss(member, now)
             else:
@@ -690,10 +731,10 @@ class Pool:
         else:
             backoff.failed(now)
 
-    def _give_up(self, member: Member, now: float) -> None:
+    def _condemn(self, member: Member, now: float) -> None:
         """Health's verdict."""
         health = member.health
-        if member.ready_at is None:
+        if not member.is_up:
             error: H2liteError = ConnectTimeout(
                 f"{member.origin} sent no HTTP/2 SETTINGS within"
                 f" {health.policy.connect_timeout:g} s"
@@ -702,16 +743,20 @@ class Pool:
             if health.cause == "unknown":
                 health.cause = self.diagnose(member)
             error = ConnectionLost(f"{member} is dead: {health.cause}", cause=health.cause)
-        self._bury(member, now, health.cause, error, Abort(member))
+        self._remove(member, now, health.cause, error, Abort(member))
 
-    def _end(self, member: Member, now: float, cause: str, text: str) -> None:
+    def _close_member(self, member: Member, now: float, why: str) -> None:
         """Close a connection ourselves, by a GOAWAY where it is up."""
-        member.connection.goaway()
-        order = Abort(member) if member.ready_at is None else Finish(member)
-        error = ConnectionLost(f"{member} was closed: {text}", cause=cause)
-        self._bury(member, now, cause, error, order)
+        connection = member.connection
+        for stream in [*connection.streams.values()]:
+            connection.reset_stream(stream, ErrorCode.CANCEL)  # nobody waits for the rest
+        connection.goaway()
+        cause = "local" if connection.goaway_received is None else "goaway"
+        order = Finish(member) if member.is_up else Abort(member)
+        error = ConnectionLost(f"{member} was closed: {why}", cause=cause)
+        self._remove(member, now, cause, error, order)
 
-    def _bury(
+    def _remove(
         self,
         member: Member,
         now: float,
@@ -744,24 +789,24 @@ class Pool:
     def _note_loss(self, member: Member, now: float, cause: str, error: H2liteError) -> None:
         """What a loss means for the origin's next dial, and for who waits for one."""
         site = member.site
-        if member.ready_at is not None:
+        if member.is_up:
             self.deaths[cause] = self.deaths.get(cause, 0) + 1
             if cause not in ("local", "goaway"):
                 site.backoff.died(now)
-            if cause != "local" and not member.retired:
+            if cause != "local" and not member.loss_judged:
                 self._judge_loss(member, now)
         elif cause != "local":
             self.counters["dials_failed"] += 1
             site.last_error = error
             site.backoff.failed(now)
-            if not site.is_connected:
-                for call in list(site.queue):
+            for call in list(site.queue):
+                if not site.serves(call):
                     self._fail(call, error.again())
 
     def _lose(self, call: Call, now: float, error: H2liteError) -> None:
         """A request's connection ended before its response did."""
         error = error.again()
-        error.maybe_processed = True
+        call.maybe_processed = True
         methods = IDEMPOTENT_METHODS if call.idempotent else SAFE_METHODS
         if call.begun or call.method not in methods:
             self._fail(call, error)
@@ -785,7 +830,7 @@ class Pool:
     def _heard(self, member: Member, events: list[Event], now: float) -> None:
         """Octets came, and with them what they completed."""
         member.held = 0
-        if not member.probe and not member.pings:
+        if not member.probe and not member.late_probe and not member.pings:
             member.health.heard(now)
             return
         acked = {event.opaque_data: event for event in events if type(event) is ev.PingAcked}
@@ -794,19 +839,24 @@ class Pool:
         for opaque_data, ping in member.pings.items():
             if not ping.rescued_by and opaque_data not in acked:
                 ping.rescued_by = type(events[0]).__name__
+        late = acked.get(member.late_probe)
+        if late is not None:
+            member.health.acked_late(late.rtt_s)
+            member.late_probe = b""
         if member.probe:
             if ack is None:
                 member.connection.forget_ping(member.late_probe)
                 member.late_probe = member.probe
             member.probe = b""
-            member.retired = member.draining
+            member.loss_judged = member.draining
             self._note_state(member)
 
     def _on_settings(self, member: Member, event: ev.SettingsReceived, now: float) -> None:
-        if member.ready_at is None:
+        if not member.is_up:
             member.ready_at = now
             member.health.ready(now)
             member.site.backoff.dialled(now)
+            member.site.last_error = None
             self._note_state(member)
 
     def _on_ping_acked(self, member: Member, event: ev.PingAcked, now: float) -> None:
@@ -818,9 +868,6 @@ class Pool:
             self.counters["pings_acked"] += 1
             self._timers.set(ping, None)
             self._orders.append(Deliver(ping))
-        elif event.opaque_data == member.late_probe:
-            member.health.acked_late(event.rtt_s)
-            member.late_probe = b""
 
     def _on_unknown_ack(self, member: Member, event: ev.UnknownPingAcked, now: float) -> None:
         known = member.is_own(event.opaque_data)
@@ -842,7 +889,7 @@ class Pool:
             return
         call.status = event.status
         call.response_fields = event.fields
-        self._took(member, call, event.end_stream)
+        self._advance(member, call, event.end_stream)
 
     def _redirected(self, member: Member, call: Call, now: float) -> bool:
         """RFC 9110 §15.5.20: another connection may serve what this one does not; asked once."""
@@ -867,16 +914,17 @@ class Pool:
             return
         if event.data:
             call.chunks.append(bytes(event.data))
-        self._took(member, call, event.end_stream)
+        self._advance(member, call, event.end_stream)
 
     def _on_trailers(self, member: Member, event: ev.TrailersReceived, now: float) -> None:
         self._heard_message(member)
         call = member.calls.get(event.stream_id)
         if call is not None:
             call.response_trailers = event.fields
-            self._took(member, call, end_stream=True)
+            self._advance(member, call, end_stream=True)
 
-    def _took(self, member: Member, call: Call, end_stream: bool) -> None:
+    def _advance(self, member: Member, call: Call, end_stream: bool) -> None:
+        """More of a response has come, or all of it."""
         if not end_stream:
             self._orders.append(Deliver(call))
             return
@@ -910,7 +958,6 @@ class Pool:
         if event.by_peer and code == ErrorCode.REFUSED_STREAM and not call.begun:
             self._on_refused(member, call, stream_id, error, now)
         else:
-            error.maybe_processed = True
             self._fail(call, error)
 
     def _on_refused(
@@ -919,6 +966,7 @@ class Pool:
         """RFC 9113 §8.7: nobody has acted on the request."""
         goaway = member.connection.goaway_received
         left_out = goaway is not None and stream_id > goaway.last_stream_id
+        call.leave()
         if goaway and left_out and stream_id == 1 and goaway.error_code != ErrorCode.NO_ERROR:
             # The very first request ended it: the next one would too.
             self._fail(call, error)
@@ -938,9 +986,11 @@ class Pool:
         """Remembered as long as the pool lives, whatever becomes of the connection."""
         if site.origin not in self._calmed and len(self._calmed) >= CALMED_MAX:
             del self._calmed[next(iter(self._calmed))]
+        known = site.origin in self._calmed
         self._calmed[site.origin] = None
         self._set_policy(site, self.policy.calmed())
-        self._orders.append(Calmed(site.origin, site.policy))
+        if not known:
+            self._orders.append(Calmed(site.origin, site.policy))
 
     def _set_policy(self, site: Site, policy: HealthPolicy) -> None:
         site.policy = policy
@@ -952,18 +1002,18 @@ class Pool:
         text = f"{member} broke HTTP/2, {error_name(event.error_code)}: {event.reason}"
         error = RemoteProtocolError(text, event.error_code)
         error.cause = "protocol_error"
-        self._bury(member, now, "protocol_error", error, Finish(member))
+        self._remove(member, now, "protocol_error", error, Finish(member))
 
     def _on_ended(self, member: Member, event: ev.ConnectionEnded, now: float) -> None:
         goaway = member.connection.goaway_received
         how = "the peer closed the connection" if event.reason == "eof" else event.reason.lower()
-        if member.ready_at is None:
+        if not member.is_up:
             early = ConnectError(f"{member.origin}: HTTP/2 did not begin: {how}")
-            self._bury(member, now, event.cause, early)
+            self._remove(member, now, event.cause, early)
             return
         cause = event.cause if goaway is None else "goaway"
         code = None if goaway is None else goaway.error_code
-        self._bury(member, now, cause, ConnectionLost(f"{member}: {how}", code, cause))
+        self._remove(member, now, cause, ConnectionLost(f"{member}: {how}", code, cause))
 
 
 _ON_DEADLINE: dict[type[Any], Callable[[Pool, Any, float], None]] = {

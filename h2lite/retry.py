@@ -28,6 +28,7 @@ PROMPT_SPREAD_S = 0.1  # clients that lost one server together come back within 
 FIRST_DELAY_S = 1.0
 DELAY_GROWTH = 1.6
 DELAY_S_MAX = 10.0
+GROWTHS_MAX = 10  # past this the longest delay is reached; outages of days overflow no power
 DELAY_SPREAD = 0.2  # both ways
 CROWD = 3  # deaths within CROWD_S: the server is overrun, or restarts
 CROWD_S = 1.0
@@ -98,7 +99,8 @@ class Backoff:
 
     def _delay(self, now: float) -> None:
         uniform = self._uniform() if self._uniform else 0.5
-        delay = min(FIRST_DELAY_S * DELAY_GROWTH ** max(0, self._failures - 1), DELAY_S_MAX)
+        growth = DELAY_GROWTH ** min(max(0, self._failures - 1), GROWTHS_MAX)
+        delay = min(FIRST_DELAY_S * growth, DELAY_S_MAX)
         if self._is_crowded(now):
             self.due = now + uniform * delay
         else:

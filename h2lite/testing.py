@@ -801,7 +801,8 @@ class VirtualPeer:
         """GOAWAY by hand; requests past `last_stream_id` are left out.  None: refuses none yet."""
         last = self.connection._last_peer_stream_id if last_stream_id is None else last_stream_id
         self.send(GoAwayFrame(last, error_code, debug_data).encode())
-        self._left_out_past = last
+        before = self._left_out_past
+        self._left_out_past = last if before is None else min(before, last)
         for seen in self.server.seen:
             if seen.line is self.line and seen.stream_id > last:
                 seen.refused = True

@@ -23,7 +23,7 @@ from h2lite.errors import (
     ConnectTimeout,
     ErrorCode,
     RemoteProtocolError,
-    UsageError,
+    RequestCancelled,
 )
 from h2lite.frames import PingFrame, WindowUpdateFrame
 from h2lite.health import LIVE, STATE_NAMES, HealthPolicy
@@ -111,7 +111,7 @@ def test_dial_owner_cancel():
     world.cancel(first)
     world.run(1.0)
 
-    assert (ends(first), ends(second)) == ((0, False, UsageError), OK)
+    assert (ends(first), ends(second)) == ((0, False, RequestCancelled), OK)
     assert (server.dials, len(server.seen)) == ([0.0], 1)
 
 
@@ -148,7 +148,7 @@ def test_max_streams_queue():
     assert [ends(call) for call in calls] == [
         OK,
         (0, False, None),
-        (0, False, UsageError),
+        (0, False, RequestCancelled),
         (0, False, None),
     ]
     assert [(seen.at, seen.stream_id, seen.tag) for seen in server.seen] == [

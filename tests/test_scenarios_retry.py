@@ -484,7 +484,7 @@ def test_rst_protocol_error():
     assert changes(world) == [
         (0.0, 1, "LIVE", ""),
         (1.0, 2, "LIVE", ""),
-        (5.0, 1, "DEAD", "goaway"),
+        (5.0, 1, "DEAD", "local"),
     ]
 
 

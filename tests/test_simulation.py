@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from h2lite import health, pool
+from h2lite.drive import Driver
 from h2lite.errors import PingTimeout, UsageError
 from h2lite.health import HOLD, SEND, STATE_NAMES, TRANSITIONS, Health
-from h2lite.loop import Link
 from h2lite.member import Member, Ping
 from h2lite.orders import Deliver
 from h2lite.pool import Pool
@@ -82,12 +82,13 @@ def never_left(patch: pytest.MonkeyPatch) -> None:
 
 
 def untold(patch: pytest.MonkeyPatch) -> None:
-    """Nobody hears that a request has ended."""
+    """Nobody hears that a request has failed."""
     close = Pool._close_call
 
     def quietly(self: Pool, call: Any) -> None:
         close(self, call)
-        self._orders.pop()
+        if call.error is not None:
+            self._orders.pop()
 
     patch.setattr(Pool, "_close_call", quietly)
 
@@ -136,28 +137,29 @@ def unheld(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Health, "admits", at_once)
 
 
-def left_open(patch: pytest.MonkeyPatch) -> None:
-    """A connection given up is not closed."""
-    patch.setattr(Link, "abort", lambda self: None)
+def link_left(patch: pytest.MonkeyPatch) -> None:
+    """The driver keeps the link of a connection that is gone."""
+    patch.setattr(Driver, "_forget", lambda self, member, link: None)
 
 
 def timer_left(patch: pytest.MonkeyPatch) -> None:
     """A connection that ended keeps its place among the timers."""
-    bury = Pool._bury
+    remove = Pool._remove
 
     def and_arm(self: Pool, member: Member, now: float, *rest: Any) -> None:
-        bury(self, member, now, *rest)
+        remove(self, member, now, *rest)
         self._timers.set(member, now + 50.0)
 
-    patch.setattr(Pool, "_bury", and_arm)
+    patch.setattr(Pool, "_remove", and_arm)
 
 
 def stream_left(patch: pytest.MonkeyPatch) -> None:
     """A cancelled request stays on its connection's list."""
     reset = Pool._reset
 
-    def keep(self: Pool, member: Member, call: Any, stream: Any, now: float) -> None:
-        reset(self, member, call, stream, now)
+    def keep(self: Pool, member: Member, stream: Any, *rest: Any) -> None:
+        call = member.calls[stream.stream_id]
+        reset(self, member, stream, *rest)
         member.calls[stream.stream_id] = call
 
     patch.setattr(Pool, "_reset", keep)
@@ -190,7 +192,7 @@ BREAKS: list[tuple[str, Callable[[pytest.MonkeyPatch], None]]] = [
     ("pings", impatient),
     ("pings", unrationed),
     ("stale", unheld),
-    ("clean", left_open),
+    ("clean", link_left),
     ("clean", timer_left),
     ("clean", stream_left),
     ("bounded", too_many_pings),
