@@ -686,7 +686,8 @@ class Pool:
             self._note_state(member)
             if order == PING:
                 self._send_probe(member, now)
-            elif order == REROUTE:
+            else:
+                assert order == REROUTE
                 self._retire(member, now)
                 self._dispatch(member.site, now)
 

@@ -280,6 +280,74 @@ def test_a_request_whose_content_is_not_as_declared_ends_with_the_reason_and_lea
     assert (good.status, server.seen[1].stream_id) == (200, 3)
 
 
+def test_a_request_larger_than_the_peer_takes_ends_with_the_reason():
+    world = World(policy())
+    server = world.serve()
+    server.settings = {SettingId.MAX_HEADER_LIST_SIZE: 300}
+    opened(world, server)
+    fields = [
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":authority", b"a"),
+        (b":path", b"/" + b"x" * 300),
+    ]
+    big = Call(server.origin, fields)
+
+    world.pool.request(big, world.clock.now)
+    world.run_for(1.0)
+
+    assert isinstance(big.error, LocalProtocolError)
+    assert (str(big.error).split(",")[1], len(server.seen)) == (" the peer takes 300", 1)
+
+
+# -- several connections -------------------------------------------------------------------------
+
+
+def two(world: World, server: VirtualServer) -> list[Call]:
+    """Two connections, each with a request that nobody answers."""
+    server.settings = {SettingId.MAX_CONCURRENT_STREAMS: 1}
+    opened(world, server, held)
+    calls = [world.request(server), world.request(server)]
+    world.run_for(0.1)
+    assert [m.number for m in world.pool.members] == [1, 2]
+    return calls
+
+
+def test_of_two_stale_connections_the_older_is_asked():
+    world = World(policy(), connections_per_origin_max=2)
+    server = world.serve(delay_s=0.01)
+    for call, peer in zip(two(world, server), server.peers, strict=True):
+        peer.respond(server.seen[call.number - 1])
+    world.run_for(11.0)
+    server.answer = lambda seen: Answer()
+
+    call = world.request(server)
+    world.run_for(1.0)
+
+    assert [line.number for _, line, _ in server.pings] == [1]
+    assert (call.status, server.seen[-1].line.number) == (200, 1)
+
+
+def test_requests_of_connections_that_end_in_one_turn_find_a_third():
+    world = World(policy(), connections_per_origin_max=2)
+    server = world.serve()
+    calls = two(world, server)
+    server.answer = lambda seen: Answer()
+    for peer in server.peers:
+        peer.connection.update_settings({SettingId.MAX_CONCURRENT_STREAMS: 9}, world.clock.now)
+        peer.read_again()
+    world.run_for(0.1)
+
+    for peer in [*server.peers]:
+        peer.kill()
+    world.run_for(5.0)
+
+    # The first one's was given to the second connection, whose end the same turn had brought.
+    assert [notice.call for _, notice in world.told(Moved)] == [calls[0]]
+    assert [(call.status, call.error) for call in calls] == [(200, None)] * 2
+    assert [seen.line.number for seen in server.seen] == [1, 1, 2, 3, 3]
+
+
 # -- PINGs ---------------------------------------------------------------------------------------
 
 
