@@ -10,6 +10,7 @@ from operator import itemgetter
 
 from .dial import Dialled
 from .errors import ConnectError, UsageError
+from .events import ConnectionEnded
 from .loop import Link, Source
 from .orders import Abort, Dial, Finish, Send
 from .value import Value
@@ -124,7 +125,7 @@ class Driver:
         member = self._members[source]
         now = self.loop.clock()
         if isinstance(source, Link):
-            if source.ended:
+            if type(events[-1]) is ConnectionEnded:
                 self._forget(member, source)
             self.pool.receive(member, events, now)
         else:

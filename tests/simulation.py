@@ -119,12 +119,14 @@ class Simulation:
         self.fault_gap_s = min(FAULT_GAP_S, seconds / 8)
         self.random = random.Random(f"h2lite {seed}")
         draw = self.random
+        interval = draw.choice((2.0, 5.0, 14.0, 30.0, 30.0))
         self.policy = HealthPolicy(
-            ping_after_idle=draw.choice((2.0, 5.0, 14.0, 30.0, 30.0)),
+            ping_after_idle=interval,
             ping_timeout=draw.choice((2.5, 5.0, 15.0, 15.0)),
             stale_after=draw.choice((1.0, 4.0, 10.0, 10.0)),
             connect_timeout=draw.choice((3.0, 10.0)),
-            write_stall=draw.choice((3.0, 8.0, 15.0)),
+            # Now and then a stall is judged while a probe waits to leave.
+            write_stall=draw.choice((3.0, 8.0, 15.0, 1.05 * interval + 1.0)),
             peer_not_reading=draw.choice((10.0, 60.0)),
             while_idle=draw.random() < 0.8,
             hold_when_stale=draw.random() < 0.8,
@@ -766,7 +768,9 @@ class Simulation:
         if first and policy.while_idle:
             return
         wanted = silence > min(policy.stale_after, policy.ping_after_idle) - EPSILON_S
-        if wanted or (first and member in self.busy_since):
+        # Without streams it is not asked; one may have come and gone in this very turn.
+        used = member in self.busy_since or member in self.heard_before
+        if wanted or (first and used):
             return
         cancelled = any(
             self.call_member.get(notice.item) is member and notice.item.error is not None

@@ -8,7 +8,7 @@ from h2lite.dial import DialFailed
 from h2lite.drive import Driver
 from h2lite.errors import ConnectError, ConnectionLost, ConnectTimeout, UsageError
 from h2lite.health import CONNECTING, DEAD, LIVE, HealthPolicy
-from h2lite.loop import Source
+from h2lite.loop import LINGER_S, Source
 from h2lite.orders import Deliver, StateChanged
 from h2lite.testing import World
 
@@ -137,6 +137,27 @@ def test_a_drained_connection_lingers_until_its_goaway_is_read():
     assert (world.pool.members, world.driver.is_idle) == ([], False)
     world.run(6.5)
     assert (world.driver.is_idle, server.peers) == (True, [])
+
+
+def test_a_peer_that_speaks_as_the_linger_ends_is_no_stranger():
+    world = World(idle_close=5.0)
+    server = world.serve()
+    world.request(server)
+    world.run(4.0)
+    server.stop()
+    world.run(5.0)
+    assert world.pool.members == []
+    other = world.serve("b.test")
+    world.request(other)
+    world.run(5.1)
+    for each in (server, other):  # the other's octets come between its own and its end
+        each.lines[0].server.send(b"\0")
+
+    world.network.advance(5.0 + LINGER_S)
+    world.run(6.0)
+
+    assert [m.origin.host for m in world.pool.members] == ["b.test"]
+    assert len(world.loop._masks) == 1
 
 
 @pytest.mark.parametrize("when", [0.0, 0.3, 1.0])

@@ -584,7 +584,7 @@ def test_pool_check_scale(without_collector):
         for _ in range(20):
             world.request(server)
 
-    world.run(100.0)
+    world.run(70.0)
 
     assert (len(world.pool.members), world.pool.stats()["deaths"]) == (10_000, NO_DEATH)
     asked: dict[Any, list[float]] = {}
@@ -597,10 +597,10 @@ def test_pool_check_scale(without_collector):
         assert instants[0] <= 31.0
         assert 30.0 <= first <= 35.5  # the response came behind some of the first PINGs
         assert all(30.0 <= gap <= 34.51 for gap in later)
-        assert instants[-1] > 100.0 - 34.51
+        assert instants[-1] > 70.0 - 34.51
     seconds = Counter(int(at) for instants in asked.values() for at in instants)
-    assert sorted(seconds) == [*range(100)]
-    assert max(seconds.values()) / (sum(seconds.values()) / 100) <= 1.5
+    assert sorted(seconds) == [*range(70)]
+    assert max(seconds.values()) / (sum(seconds.values()) / 70) <= 1.5
 
 
 def test_never_paused_reads():
