@@ -660,12 +660,17 @@ class Pool:
 
     def _note_use(self, member: Member, now: float) -> None:
         """Requests came to a connection, left it, or wait for it."""
-        used = bool(member.calls or member.unsent or member.site.queue)
+        used = bool(member.calls or member.unsent) or self._is_waited_for(member)
         member.health.busy = used
         if used or not member.is_up:
             member.unused_since = None
         elif member.unused_since is None:
             member.unused_since = now
+
+    def _is_waited_for(self, member: Member) -> bool:
+        """A request waits that it might take."""
+        queue = member.site.queue
+        return member.takes_requests and any(call.avoid is not member for call in queue)
 
     def _settle(self, member: Member, now: float) -> None:
         """After anything that may have ended a stream or moved a deadline."""

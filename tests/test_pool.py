@@ -348,6 +348,19 @@ def test_requests_of_connections_that_end_in_one_turn_find_a_third():
     assert [seen.line.number for seen in server.seen] == [1, 1, 2, 3, 3]
 
 
+def test_a_connection_that_said_421_is_not_asked_because_of_who_it_sent_away():
+    world = World(policy(ping_after_idle=5, while_idle=False))
+    server = world.serve(delay_s=0.01)
+    opened(world, server)
+    world.run(4.9)
+    server.answer = lambda seen: Answer(status=421)
+    server.is_reachable = False
+    call = world.request(server)
+    world.run(8.0)  # the first PING is due at 5.03 s, while a request waits for another dial
+
+    assert (call.retries, call.over, len(server.dials), server.pings) == (1, False, 2, [])
+
+
 # -- PINGs ---------------------------------------------------------------------------------------
 
 
