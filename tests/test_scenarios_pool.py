@@ -574,6 +574,7 @@ def without_collector() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.mark.timeout(300)
 def test_pool_check_scale(without_collector):
     """500 origins of 20 connections, all of them opened within the first second."""
     world = World(HealthPolicy(), connections_per_origin_max=20, idle_close=0.0)

@@ -23,6 +23,9 @@ from .simulation import FAULTS, INVARIANTS, Broken, Report, Total, live
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Whoever asks for them first waits for them all, and under a tracer that takes a while.
+pytestmark = pytest.mark.timeout(300)
+
 SEEDS = 210
 SECONDS = 80.0
 
