@@ -668,9 +668,13 @@ class Pool:
             member.unused_since = now
 
     def _is_waited_for(self, member: Member) -> bool:
-        """A request waits that it might take."""
-        queue = member.site.queue
-        return member.takes_requests and any(call.avoid is not member for call in queue)
+        """A request waits that it might take.
+
+        Not one that is in the queue for a moment only, on its way to another connection.
+        """
+        site = member.site
+        waits = site.waited_for and any(call.avoid is not member for call in site.queue)
+        return waits and member.takes_requests
 
     def _settle(self, member: Member, now: float) -> None:
         """After anything that may have ended a stream or moved a deadline."""

@@ -348,6 +348,23 @@ def test_requests_of_connections_that_end_in_one_turn_find_a_third():
     assert [seen.line.number for seen in server.seen] == [1, 1, 2, 3, 3]
 
 
+def test_a_connection_whose_request_went_elsewhere_at_once_is_idle_from_then_on():
+    world = World(policy(), connections_per_origin_max=2)
+    server = world.serve()
+    first, second = two(world, server)
+    server.peers[0].respond(server.seen[1])
+    world.run(2.0)
+    server.answer = lambda seen: Answer()
+    server.peers[1].respond(server.seen[2], Answer(reset=ErrorCode.REFUSED_STREAM))
+    world.run(200.0)
+
+    assert (first.status, second.status, server.seen[-1].line.number) == (200, 200, 1)
+    assert [(at, n.member.number) for at, n in world.told(StateChanged) if n.after == DEAD] == [
+        (92.0, 1),
+        (92.0, 2),
+    ]
+
+
 def test_a_connection_that_said_421_is_not_asked_because_of_who_it_sent_away():
     world = World(policy(ping_after_idle=5, while_idle=False))
     server = world.serve(delay_s=0.01)
