@@ -109,7 +109,7 @@ class Driver:
         return not self._members
 
     def close(self) -> None:
-        """End what is left at once."""
+        """End what is left at once; close the pool before, which tells those who wait."""
         for dial in self._dials.values():
             dial.close()
         for link in self._links.values():
@@ -129,10 +129,10 @@ class Driver:
                 self._forget(member, source)
             self.pool.receive(member, events, now)
         else:
-            self._dial_ended(member, source, events[0], now)
+            self._dial_ended(member, events[0], now)
 
-    def _dial_ended(self, member: Member, dial: Source, outcome: Any, now: float) -> None:
-        del self._members[dial], self._dials[member]
+    def _dial_ended(self, member: Member, outcome: Any, now: float) -> None:
+        self._forget_dial(member)
         if isinstance(outcome, Dialled):
             link = Link(self.loop, outcome.transport, member.connection)
             self._links[member] = link
@@ -174,9 +174,8 @@ class Driver:
             link.finish()
 
     def _on_abort(self, member: Member) -> None:
-        dial = self._dials.pop(member, None)
+        dial = self._forget_dial(member)
         if dial is not None:
-            del self._members[dial]
             dial.close()
         link = self._links.get(member)
         if link is not None:
@@ -194,12 +193,13 @@ class Driver:
             self.pool.dial_failed(member, ConnectError(str(error)), self.loop.clock())
             return
         for event in events:
-            self._dial_ended(member, dial, event, self.loop.clock())
+            self._dial_ended(member, event, self.loop.clock())
 
-    def _forget_dial(self, member: Member) -> None:
+    def _forget_dial(self, member: Member) -> Any | None:
         dial = self._dials.pop(member, None)
         if dial is not None:
             del self._members[dial]
+        return dial
 
 
 _CARRY: dict[type[Value], Callable[[Driver, Member], None]] = {

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 PINGS_ASKED_MAX = 8  # of a user, unanswered on one connection: more say nothing new
 QUEUED_MAX = 1000  # requests of one origin that wait: more are told at once
 IDLE_CLOSE_S = 90.0  # unused for this long, a connection is closed
-ORIGINS_REMEMBERED_MAX = 1000  # without a connection or a request; the oldest are forgotten
+ORIGINS_REMEMBERED_MAX = 1000  # past this, those without a connection or a request are forgotten
 CALMED_MAX = 1000  # origins that complained of PINGs; the oldest are forgotten
 PINGS_TOO_MANY = 3  # gRPC's servers bear two that come too soon, and say so at the third
 
@@ -327,7 +327,7 @@ class Pool:
             self._remove(member, now, "unknown", error)
 
     def receive(self, member: Member, events: Iterable[Event], now: float) -> None:
-        """What came of one read; events of a connection that is no member any more are ignored."""
+        """What came of one read, at least one event; a connection that has ended is ignored."""
         if member.health.state == DEAD:
             return
         events = [*events]
@@ -680,7 +680,9 @@ class Pool:
         """After anything that may have ended a stream or moved a deadline."""
         self._note_use(member, now)
         if not member.draining and not member.connection.takes_requests:
-            self._retire(member, now, drain=True)  # its stream identifiers are used up
+            # Its stream identifiers are used up, also by requests that have not left.
+            self._retire(member, now, drain=True)
+            self._dispatch(member.site, now)
         if member.draining and not member.calls:
             self._close_member(member, now, "drained")
         else:
@@ -913,7 +915,7 @@ class Pool:
         member.connection.reset_stream(call.stream, ErrorCode.CANCEL)
         call.misdirected = True
         call.avoid = member
-        self._repeat(call, now, delay, StreamReset(f"{member}: 421", ErrorCode.NO_ERROR))
+        self._repeat(call, now, delay, H2liteError(f"{member} answered 421"))
         return True
 
     def _on_data(self, member: Member, event: ev.DataReceived, now: float) -> None:
@@ -994,13 +996,13 @@ class Pool:
 
     def _calm(self, site: Site) -> None:
         """Remembered as long as the pool lives, whatever becomes of the connection."""
-        if site.origin not in self._calmed and len(self._calmed) >= CALMED_MAX:
+        if site.origin in self._calmed:
+            return
+        if len(self._calmed) >= CALMED_MAX:
             del self._calmed[next(iter(self._calmed))]
-        known = site.origin in self._calmed
         self._calmed[site.origin] = None
         self._set_policy(site, self.policy.calmed())
-        if not known:
-            self._orders.append(Calmed(site.origin, site.policy))
+        self._orders.append(Calmed(site.origin, site.policy))
 
     def _set_policy(self, site: Site, policy: HealthPolicy) -> None:
         site.policy = policy

@@ -156,8 +156,8 @@ class Handle:
     """What a selector can watch."""
 
     def mask(self) -> int:
-        """READ, WRITE or both: what would not block now."""
-        raise NotImplementedError
+        """READ, WRITE or both: what would not block now; 0: nothing would."""
+        return 0
 
 
 class Path(Value):

@@ -37,16 +37,6 @@ needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="no IPv6 loopback here")
 needs_unix = pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no UNIX sockets here")
 
 
-class Clock:
-    """Virtual time: a number the test holds."""
-
-    def __init__(self, now: float = 100.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
     """Two connected TCP sockets, blocking."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

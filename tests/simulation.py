@@ -971,16 +971,18 @@ def _row(state: int, signal: int) -> str:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}, want 1 or more")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}, want a whole number, 1 or more")
+    return int(text)
 
 
 def _hours(text: str) -> float:
-    hours = float(text)
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = 0.0
     if not 0 < hours <= HOURS_MAX:
-        raise argparse.ArgumentTypeError(f"{text}, want above 0, at most {HOURS_MAX}")
+        raise argparse.ArgumentTypeError(f"{text!r}, want hours above 0, at most {HOURS_MAX}")
     return hours
 
 

@@ -23,10 +23,11 @@ from h2lite.dial import Dial, DialFailed, Dialled
 from h2lite.errors import ConnectError, TLSError, UsageError
 from h2lite.loop import Loop
 from h2lite.origin import Origin
+from h2lite.testing import Clock
 from h2lite.transport import address_text, client_context, server_context
 from h2lite.value import Value
 
-from .running import PATIENCE_S, Clock, accepting, needs_unix, serving
+from .running import PATIENCE_S, accepting, needs_unix, serving
 
 LOCALHOST = "127.0.0.1"
 Attempt = dial_module._Attempt
@@ -246,7 +247,7 @@ class Race:
         resolve_to(monkeypatch, *addresses)
         self.attempts: list[Any] = []
         monkeypatch.setattr(dial_module, "_Attempt", self.attempt)
-        self.clock = Clock()
+        self.clock = Clock(100.0)
         self.loop = Loop(self.clock)
         self.dial = Dial(self.loop, Origin("https" if context else "http", "some.test", 1), context)
         self.events = self.dial.start()

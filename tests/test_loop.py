@@ -24,10 +24,11 @@ from h2lite.events import (
 from h2lite.framer import CLIENT_PREFACE, Framer
 from h2lite.frames import DataFrame, GoAwayFrame, PingFrame, SettingsFrame
 from h2lite.loop import LINGER_S, READ, WRITE, Link, Loop, Source
+from h2lite.testing import Clock
 from h2lite.transport import Transport, prepare
 from h2lite.value import Value
 
-from .running import Clock, tcp_pair
+from .running import tcp_pair
 
 
 class Happened(Value):
@@ -56,7 +57,7 @@ class Recorder(Source):
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

@@ -211,6 +211,23 @@ def test_a_connection_whose_stream_identifiers_are_used_up_is_replaced():
     assert [m.number for m in world.pool.members] == [2]
 
 
+def test_the_last_identifiers_promised_behind_a_full_socket_are_taken_back_and_used_elsewhere():
+    world = World(policy())
+    server = world.serve(capacity_octets=17000)
+    opened(world, server, held)
+    server.reads = False
+    world.request(server, "POST", bytes(100_000))
+    world.run_for(0.1)
+    server.answer = lambda seen: Answer()
+    member(world).connection._next_stream_id = MAX_STREAM_ID
+
+    # No octet comes and no deadline passes: the send alone tells that there are no more of them.
+    last = world.request(server)
+    world.run_for(0.1)
+
+    assert ([n.call for _, n in world.told(Moved)], len(server.dials)) == ([last], 2)
+
+
 def test_origins_of_no_use_any_more_are_forgotten(monkeypatch):
     monkeypatch.setattr(pool_module, "ORIGINS_REMEMBERED_MAX", 3)
     world = World(policy(), idle_close=1.0)
@@ -249,7 +266,11 @@ def test_origins_that_complained_are_remembered_up_to_a_limit(monkeypatch):
 
 
 def test_an_origin_never_met_can_be_forgotten():
-    World(policy()).pool.forget_origin(Origin("https", "nowhere.test", 443))
+    world = World(policy())
+
+    world.pool.forget_origin(Origin("https", "nowhere.test", 443))
+
+    assert (world.pool._sites, world.pool.stats()["calmed_origins"]) == ({}, {})
 
 
 # -- what cannot be sent -----------------------------------------------------------------------

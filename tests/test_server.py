@@ -409,6 +409,7 @@ def test_a_client_gone_before_it_was_accepted_does_no_harm(secure, files):
     finally:
         server.stop()
         thread.join(PATIENCE_S)
+    assert not thread.is_alive()
 
 
 @pytest.mark.rfc("goaway-before-close")

@@ -15,9 +15,8 @@ from h2lite.events import ConnectionEnded, PingReceived
 from h2lite.framer import CLIENT_PREFACE
 from h2lite.frames import SettingsFrame
 from h2lite.loop import Link, Loop
+from h2lite.testing import Clock
 from h2lite.transport import TLSTransport, client_context, prepare, server_context
-
-from .running import Clock
 
 TINY_OCTETS = 2048  # the kernel makes a little more of it, still less than one record
 OCTETS = random.Random(7).randbytes(400_000)
