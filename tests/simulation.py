@@ -154,6 +154,7 @@ class Simulation:
         self.heard_before: dict[Member, float] = {}  # the same, before this turn's reads
         self.messages: Counter[Member] = Counter()
         self.probes: Counter[Member] = Counter()
+        self.asked_after: dict[Member, list[int]] = {}  # messages heard before each of its probes
         self.cancel_probes: dict[Member, int] = {}  # messages heard when one was last allowed
         self.busy_since: dict[Member, float] = {}
         self.blocked_at: dict[Member, float] = {}  # when octets were last seen to be queued
@@ -621,6 +622,14 @@ class Simulation:
             receive(member, events, now)
 
         self.world.pool.receive = seeing  # type: ignore[method-assign]
+        send_probe = self.world.pool._send_probe
+
+        def asking(member: Member, now: float) -> None:
+            # What comes in the same turn may let the next one leave, and not this one.
+            self.asked_after.setdefault(member, []).append(self.messages[member])
+            send_probe(member, now)
+
+        self.world.pool._send_probe = asking  # type: ignore[method-assign]
 
     def _note(self, *what: object) -> None:
         self._trace.update(repr(what).encode())
@@ -690,6 +699,7 @@ class Simulation:
             self.busy_since,
             self.blocked_at,
             self.cancel_probes,
+            self.asked_after,
         )
         for table in tables:
             table.pop(member, None)
@@ -762,6 +772,7 @@ class Simulation:
         policy = member.health.policy
         first = member not in self.probes
         self.probes[member] += 1
+        messages = self.asked_after[member].pop(0)
         # The answer may have come in the same turn.
         heard_at = self.heard_before.get(member, self.heard_at.get(member, now))
         silence = now - heard_at
@@ -777,9 +788,9 @@ class Simulation:
             for at, notice in self.world.log
             if isinstance(notice, Deliver) and at == now and isinstance(notice.item, Call)
         )
-        allowed = self.cancel_probes.get(member) != self.messages[member]
+        allowed = self.cancel_probes.get(member) != messages
         if cancelled and allowed and member.origin not in self.calmed_at:
-            self.cancel_probes[member] = self.messages[member]
+            self.cancel_probes[member] = messages
             return
         raise self._broken("pings", f"{member} was asked after {silence:.3f} s, for no reason")
 
