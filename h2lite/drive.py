@@ -81,8 +81,10 @@ class Driver:
                 due = events[-1].now
             else:
                 self._take(source, events)
-        # Last of all: what a deadline is judged by may have come behind it in this turn.
+        # Last of all: what a deadline is judged by may have come behind it in this turn, and a
+        # socket that has just become writable has to be tried before it is called blocked.
         if due is not None:
+            self.flush()
             self.pool.handle_deadline(due)
         self.flush()
         told, self._told = self._told, []

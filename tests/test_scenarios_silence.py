@@ -203,6 +203,29 @@ def test_write_no_progress():
     assert (server.pings, server.seen, server.dials) == ([], [], [0.0])
 
 
+def test_client_sigstop_with_a_blocked_write():
+    """The peer reads again while the client stands still, until a moment past write_stall."""
+    world = World(policy())
+    server = world.serve()
+    open_wide(server)
+    server.reads = False
+    call = world.request(server, "POST", bytes(8 * MIB))
+    world.run(0.5)
+    widen(server)
+    world.run(10.0)
+    server.reads = True
+    server.peers[0].is_mute = True  # it reads, and has nothing to say yet
+    server.peers[0].read_again()
+    world.stall(5.55)
+    world.run(20.0)
+    server.peers[0].is_mute = False
+    server.peers[0].read_again()
+    world.run(25.0)
+
+    assert states(world) == [(0.0, "LIVE", "")]
+    assert (call.error, call.status) == (None, 200)
+
+
 @pytest.mark.parametrize(
     ("octets_per_s", "capacity_octets", "write_stall", "size"),
     [(100, 1, 0.05, 200), (640 * 1024, 64 * 1024, 2.0, 4 * MIB)],
