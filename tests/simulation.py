@@ -630,6 +630,15 @@ class Simulation:
             send_probe(member, now)
 
         self.world.pool._send_probe = asking  # type: ignore[method-assign]
+        sent = self.world.pool.sent
+
+        def leaving(member: Member, *how: Any) -> None:
+            sent(member, *how)
+            # Noted at once: it may be given up in the same turn.
+            for call in member.calls.values():
+                self.call_member[call] = member
+
+        self.world.pool.sent = leaving  # type: ignore[method-assign]
 
     def _note(self, *what: object) -> None:
         self._trace.update(repr(what).encode())
