@@ -158,6 +158,7 @@ class Simulation:
         self.cancel_probes: dict[Member, int] = {}  # messages heard when one was last allowed
         self.busy_since: dict[Member, float] = {}
         self.blocked_at: dict[Member, float] = {}  # when octets were last seen to be queued
+        self.took_at: dict[Member, float] = {}  # when its socket last took octets
         self.pings: list[Ping] = []  # that are not over
         self.call_member: dict[Call, Member] = {}
         self.sound_since: dict[Line, float | None] = {}
@@ -634,6 +635,9 @@ class Simulation:
 
         def leaving(member: Member, *how: Any) -> None:
             sent(member, *how)
+            now, took = how[:2]
+            if took:
+                self.took_at[member] = now
             # Noted at once: it may be given up in the same turn.
             for call in member.calls.values():
                 self.call_member[call] = member
@@ -707,6 +711,7 @@ class Simulation:
             self.probes,
             self.busy_since,
             self.blocked_at,
+            self.took_at,
             self.cancel_probes,
             self.asked_after,
         )
@@ -770,7 +775,9 @@ class Simulation:
                 since = max(since, self.calmed_at.get(member.origin, since))
             asked = max(since + 1.15 * policy.ping_after_idle, self.stalled_until)
             patience = policy.ping_timeout
-            if self.blocked_at.get(member, -1.0) >= since:  # the PING may not have left
+            if self.blocked_at.get(member, -1.0) >= since:
+                # The PING may not have left before the socket last took something.
+                asked = max(asked, self.took_at.get(member, asked))
                 patience = max(patience, policy.write_stall)
             if now > asked + patience + SLACK_S:
                 text = f"{member}, {STATE_NAMES[health.state]}, silent since {since:.3f} s"
