@@ -230,7 +230,7 @@ class PublicClient:
         return self._connection.ping(timeout=TIMEOUT_S)
 
     def holds(self, answer: h2lite.PingResult) -> bool:
-        return 0 < answer.rtt < TIMEOUT_S
+        return answer.rtt is not None and 0 < answer.rtt < TIMEOUT_S
 
     def close(self) -> None:
         self._connection.close()

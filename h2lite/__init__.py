@@ -1,8 +1,9 @@
 """h2lite: HTTP/2 on plain sockets, small enough to read and exact enough to measure.
 
-    with h2lite.connect("https://localhost:8443", cafile="cert.pem") as connection:
-        print(connection.ping(timeout=1.0).rtt)
-        print(connection.request("GET", "/healthz").read())
+    with h2lite.ConnectionPool(cafile="cert.pem") as pool:
+        print(pool.get("https://localhost:8443/healthz").read())
+        for connection in pool.connections:
+            print(connection, connection.ping(timeout=1.0).rtt)
 
 Names load when they are first used (PEP 562), so importing the package costs next to nothing.
 """
@@ -13,7 +14,18 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .client import Headers, PingResult, PooledConnection, Response, connect
+    from .client import (
+        ConnectionChanged,
+        ConnectionPool,
+        EnvironmentWarning,
+        OriginCalmed,
+        PingResult,
+        PooledConnection,
+        RequestMoved,
+        RequestRetried,
+        Response,
+        connect,
+    )
     from .connection import Connection
     from .errors import (
         ConnectError,
@@ -23,61 +35,95 @@ if TYPE_CHECKING:
         H2liteError,
         LocalProtocolError,
         PingTimeout,
+        PoolTimeout,
         ReadTimeout,
         RemoteProtocolError,
+        RequestCancelled,
+        ResponseTooLarge,
         StreamReset,
         TLSError,
         UsageError,
+        WriteTimeout,
     )
     from .exchange import Reply, Request
+    from .health import HealthPolicy
+    from .message import Headers
     from .server import Server
+    from .timeout import Timeout
+    from .transport import SocketOptions
 
 _HOME = {
-    "Connection": "connection",
+    "connect": "client",
     "ConnectError": "errors",
-    "ConnectTimeout": "errors",
+    "Connection": "connection",
+    "ConnectionChanged": "client",
     "ConnectionLost": "errors",
+    "ConnectionPool": "client",
+    "ConnectTimeout": "errors",
+    "EnvironmentWarning": "client",
     "ErrorCode": "errors",
     "H2liteError": "errors",
-    "Headers": "client",
+    "Headers": "message",
+    "HealthPolicy": "health",
     "LocalProtocolError": "errors",
+    "OriginCalmed": "client",
     "PingResult": "client",
     "PingTimeout": "errors",
     "PooledConnection": "client",
+    "PoolTimeout": "errors",
     "ReadTimeout": "errors",
     "RemoteProtocolError": "errors",
     "Reply": "exchange",
     "Request": "exchange",
+    "RequestCancelled": "errors",
+    "RequestMoved": "client",
+    "RequestRetried": "client",
     "Response": "client",
+    "ResponseTooLarge": "errors",
     "Server": "server",
+    "SocketOptions": "transport",
     "StreamReset": "errors",
+    "Timeout": "timeout",
     "TLSError": "errors",
     "UsageError": "errors",
-    "connect": "client",
+    "WriteTimeout": "errors",
 }
 
 __all__ = [
+    "connect",
     "ConnectError",
-    "ConnectTimeout",
     "Connection",
+    "ConnectionChanged",
     "ConnectionLost",
+    "ConnectionPool",
+    "ConnectTimeout",
+    "EnvironmentWarning",
     "ErrorCode",
     "H2liteError",
     "Headers",
+    "HealthPolicy",
     "LocalProtocolError",
+    "OriginCalmed",
     "PingResult",
     "PingTimeout",
     "PooledConnection",
+    "PoolTimeout",
     "ReadTimeout",
     "RemoteProtocolError",
     "Reply",
     "Request",
+    "RequestCancelled",
+    "RequestMoved",
+    "RequestRetried",
     "Response",
+    "ResponseTooLarge",
     "Server",
+    "SocketOptions",
     "StreamReset",
+    "Timeout",
     "TLSError",
     "UsageError",
-    "connect",
+    "WriteTimeout",
 ]
 
 

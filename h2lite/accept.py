@@ -55,9 +55,14 @@ class HandshakeFailed(Value):
 
 
 class Listener(Source):
-    """A listening socket: TCP, or a UNIX socket where the host is a unix: URL."""
+    """A listening socket: TCP, or a UNIX socket where the host is a unix: URL.
 
-    def __init__(self, loop: Loop, host: str, port: int) -> None:
+    receive_buffer   octets of SO_RCVBUF on each accepted socket; None: the system's
+    """
+
+    def __init__(
+        self, loop: Loop, host: str, port: int, receive_buffer: int | None = None
+    ) -> None:
         self._loop = loop
         self._file: _SocketFile | None = None
         if host[:5].lower() == "unix:":
@@ -65,6 +70,9 @@ class Listener(Source):
         else:
             self._sock = _tcp_socket(host, port)
         self._sock.setblocking(False)
+        if receive_buffer is not None:
+            # Accepted sockets inherit it; on them it would come after the first window was told.
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.address: Address = self._sock.getsockname()
         try:
             self._sock.listen(BACKLOG)

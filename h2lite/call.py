@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import deque
 
 from .body import BODY_QUEUED_OCTETS
+from .retry import RETRIES_MAX
+from .timeout import NO_LIMITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from .frames import Octets
     from .origin import Origin
     from .stream import Stream
+    from .timeout import Timeout
 
 
 class Call:
@@ -29,6 +32,9 @@ class Call:
     rewindable   content in pieces can be given again from its start
     idempotent   a lost PUT or DELETE may be repeated
     deadline     the whole exchange ends by then; None: never
+    limits       `Timeout` of its steps; `total` is not looked at, `deadline` says it
+    pinned       the one connection that may serve it, None: any
+    retries_max  repetitions at most; the pool has a limit of its own
 
     status, response_fields    of the final response, 0 and [] before
     interim                    (status, fields) of each 1xx response before it
@@ -47,6 +53,9 @@ class Call:
         "rewindable",
         "idempotent",
         "deadline",
+        "limits",
+        "pinned",
+        "retries_max",
         "status",
         "response_fields",
         "interim",
@@ -60,11 +69,13 @@ class Call:
         "member",
         "stream",
         "sent_at",
+        "progress_at",
         "maybe_processed",
         "avoid",
         "misdirected",
         "retry_at",
         "connect_due",
+        "room_due",
         "renewed",
         "pieces",
         "given",
@@ -81,6 +92,9 @@ class Call:
         rewindable: bool = False,
         idempotent: bool = False,
         deadline: float | None = None,
+        limits: Timeout = NO_LIMITS,
+        pinned: Any = None,
+        retries_max: int = RETRIES_MAX,
     ) -> None:
         self.origin = origin
         self.fields = fields
@@ -89,6 +103,9 @@ class Call:
         self.rewindable = rewindable
         self.idempotent = idempotent
         self.deadline = deadline
+        self.limits = limits
+        self.pinned = pinned
+        self.retries_max = retries_max
         self.retries = 0
         self.number = 0  # the pool's, in the order requests were made
         self.site: Any = None  # what the pool knows of the origin
@@ -101,6 +118,7 @@ class Call:
         self.chunks: deque[bytes] = deque()
         self.forget_response()
         self.connect_due: float | None = None  # waits for a dial no longer than this
+        self.room_due: float | None = None  # waits for room no longer than this
         self.renewed = False  # which was put off once, for a standstill of our own
         self.retry_at: float | None = None  # waits to be repeated
         # Content in pieces: those that no stream has taken, whether any was given, the end.
@@ -115,6 +133,7 @@ class Call:
         self.member: Any = None
         self.stream: Stream | None = None
         self.sent_at: float | None = None  # its HEADERS were encoded and given to the socket
+        self.progress_at = 0.0  # something of it was sent, came or was asked for
 
     def forget_response(self) -> None:
         """What has come so far is not the answer."""
@@ -122,6 +141,10 @@ class Call:
         self.response_fields: Fields = []
         self.interim: list[tuple[int, Fields]] = []
         self.chunks.clear()
+
+    def may_use(self, member: Any) -> bool:
+        """A connection that is not ruled out: it said 421, or another one is asked for."""
+        return member is not self.avoid and self.pinned in (None, member)
 
     @property
     def over(self) -> bool:
@@ -146,5 +169,24 @@ class Call:
         return runs_low and not self.content_ended and not self.over
 
     def next_deadline(self) -> float | None:
-        due = [at for at in (self.deadline, self.connect_due, self.retry_at) if at is not None]
+        """When something of it is to be judged.
+
+        Progress puts that off without a word, so ask again before acting on it.
+        """
+        waits = (self.deadline, self.connect_due, self.room_due, self.retry_at, self.step_due)
+        due = [at for at in waits if at is not None]
         return min(due) if due else None
+
+    @property
+    def step_due(self) -> float | None:
+        """When the peer will have taken too long for the step at hand; None: nothing to judge."""
+        stream = self.stream
+        if self.sent_at is None or stream is None or self.over:
+            return None
+        if stream.queued_octets:
+            limit = self.limits.write
+        elif (self.content_ended or self.begun) and not self.chunks:
+            limit = self.limits.read
+        else:  # its own side is to give content, or to read some
+            return None
+        return None if limit is None else max(self.progress_at, stream.sent_at) + limit

@@ -153,6 +153,9 @@ class Connection:
         "_framer",
     )
 
+    # Windows hold the peer up, stream by stream; the transport is read throughout.
+    reading_paused = False
+
     def __init__(self, client: bool = True, settings: dict[int, int] | None = None) -> None:
         self.client = client
         self.streams: dict[int, Stream] = {}
@@ -252,13 +255,17 @@ class Connection:
                 if self._refuse_frame(error, events):
                     return events
 
-    def receive_eof(self) -> None:
-        """The transport has ended: nothing can be sent or received any more."""
+    def receive_eof(self) -> list[Event]:
+        """The transport has ended: nothing can be sent or received any more.
+
+        Returns what that completes: of HTTP/2 nothing.
+        """
         self.closed = True
         self._begun = b""
         for lane in (self._urgent, self._refused, self._control):
             lane.clear()
         self._forget_streams_output()
+        return []
 
     def data_consumed(self, stream_id: int, octets: int) -> None:
         """The user has used up content: let the peer send as much again.
@@ -591,7 +598,7 @@ class Connection:
             room = octets_max - sum(lengths)
             others = len(parts)
             room = self._frame_sections(parts, room)
-            self._frame_data(parts, room)
+            self._frame_data(parts, room, now)
             if len(parts) > others:
                 self.message_sent = True
         return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
@@ -711,7 +718,7 @@ class Connection:
             frames.append(ContinuationFrame(stream_id, block[start : start + size], last).encode())
         return b"".join(frames)
 
-    def _frame_data(self, parts: list[Octets], room: int) -> None:
+    def _frame_data(self, parts: list[Octets], room: int, now: float) -> None:
         """Frame DATA, one frame a stream in turn, while windows and room last."""
         frame_max = min(self.peer_settings[SettingId.MAX_FRAME_SIZE], DATA_FRAME_OCTETS_MAX)
         while self._round and room > FRAME_HEADER_SIZE and self._send_window.size > 0:
@@ -728,6 +735,7 @@ class Connection:
                 stream.scheduled = False
                 continue
             room -= self._frame_data_of(stream, parts, allowed)
+            stream.sent_at = now
             if stream.outgoing:
                 self._round.append(stream)
             else:
@@ -1073,6 +1081,7 @@ class Connection:
         events.append(ev.GoAwayReceived(last, frame.error_code, debug_data))
         # RFC 9113 §6.8 [goaway-unprocessed]
         left_out = [s for s in self.streams.values() if s.stream_id > last] if self.client else []
+        said = f" {debug_data!r}" if debug_data else ""
         for stream in left_out:
             self._close_stream(stream)
             events.append(
@@ -1080,7 +1089,7 @@ class Connection:
                     stream.stream_id,
                     ErrorCode.REFUSED_STREAM,
                     True,
-                    f"left out by GOAWAY {error_name(frame.error_code)}",
+                    f"left out by GOAWAY {error_name(frame.error_code)}{said}",
                 )
             )
 

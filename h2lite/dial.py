@@ -12,10 +12,14 @@ import errno
 import os
 import socket
 
-from .errors import ConnectError, TLSError
+from .errors import ConnectError, TLSError, UsageError
 from .loop import READ, WRITE, Loop, Source
 from .transport import (
+    H2_ALONE,
+    H2C,
+    HTTP1,
     HandshakeCut,
+    SocketOptions,
     TLSTransport,
     Transport,
     address_text,
@@ -27,6 +31,7 @@ from .value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Sequence
 
     from .origin import Origin
     from .transport import Address, Tap
@@ -41,7 +46,7 @@ _BEGUN = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 
 
 class Dialled(Value):
-    """The origin is reached; TLS, where asked for, stands and chose h2."""
+    """The origin is reached; TLS, where asked for, stands, and `transport.protocol` is settled."""
 
     __slots__ = ("transport",)
 
@@ -65,20 +70,36 @@ class DialFailed(Value):
 class Dial(Source):
     """One dial of one origin; reports Dialled or DialFailed, once, and holds nothing then.
 
-    context   the TLS context, None for cleartext
+    context    the TLS context, None for cleartext
+    alpn       what that context offers
+    protocol   what to speak in cleartext, where nothing is negotiated: "h2c" or "http/1.1"
+    options    the kernel's watch over TCP, None: that of SocketOptions()
 
-    Raises UsageError for a UNIX socket where the system, or its Python, has none.
+    Raises UsageError for another protocol, and for a UNIX socket where the system, or its
+    Python, has none.
     """
 
     def __init__(
-        self, loop: Loop, origin: Origin, context: ssl.SSLContext | None, tap: Tap | None = None
+        self,
+        loop: Loop,
+        origin: Origin,
+        context: ssl.SSLContext | None,
+        tap: Tap | None = None,
+        alpn: Sequence[str] = H2_ALONE,
+        protocol: str = H2C,
+        options: SocketOptions | None = None,
     ) -> None:
         if origin.unix_path is not None:
             check_unix_sockets()
+        if protocol not in (H2C, HTTP1):
+            raise UsageError(f"protocol of {protocol!r} in cleartext, want h2c or http/1.1")
         self.loop = loop
         self.origin = origin
         self.context = context
         self.tap = tap
+        self.alpn = alpn
+        self.protocol = protocol
+        self.options = options or SocketOptions()
         self._resolver: _Resolver | None = None
         self._addresses: list[tuple[int, Address]] = []  # not tried yet
         self._attempts: list[_Attempt] = []  # under way, the oldest first
@@ -120,6 +141,13 @@ class Dial(Source):
         self.loop.set_deadline(self, None)
         while self._attempts:
             self._attempts.pop().close()
+
+    def close_after_fork(self) -> None:
+        """In a child process: close its copies of the descriptors, and nothing else."""
+        if self._resolver is not None:
+            self._resolver.close()
+        for attempt in self._attempts:
+            attempt.close_after_fork()
 
     # -- name ------------------------------------------------------------------------------
 
@@ -229,7 +257,7 @@ class _Attempt:
     def start(self) -> None:
         """Ask for the connection.  Raises OSError when that fails at once."""
         self._sock = socket.socket(self._family, socket.SOCK_STREAM)
-        prepare(self._sock)
+        prepare(self._sock, self._dial.options)
         code = self._sock.connect_ex(self.address)
         if isinstance(self.address, str) and code == errno.EAGAIN:
             # A UNIX socket connects at once or not at all: this is no "under way".
@@ -252,12 +280,14 @@ class _Attempt:
             self.address = address
             dial = self._dial
             if dial.context is None:
-                return Transport(self._sock, address, dial.tap)
+                return Transport(self._sock, address, dial.tap, dial.protocol)
             # RFC 9113 §9.2 [tls-sni]: ssl sends names and no numeric addresses.  A dot that ends a
             # name is no part of SNI (RFC 6066 §3), nor of the name in a certificate.
             name = dial.origin.host.rstrip(".")
             try:
-                self._tls = TLSTransport(self._sock, address, dial.context, name, dial.tap)
+                self._tls = TLSTransport(
+                    self._sock, address, dial.context, name, dial.tap, dial.alpn
+                )
             except OSError as error:  # reset a moment ago: ssl cannot wrap such a socket
                 reason = f"TLS handshake cut off: {error.strerror or error}"
                 raise HandshakeCut(reason) from error
@@ -269,6 +299,10 @@ class _Attempt:
     def close(self) -> None:
         if self._sock is not None:
             self._watch(0)
+            self._sock.close()
+
+    def close_after_fork(self) -> None:
+        if self._sock is not None:
             self._sock.close()
 
     def _watch(self, mask: int) -> None:
@@ -312,9 +346,15 @@ class _Resolver:
         self.addresses: list[tuple[int, Address]] = []
         self.fault: OSError | None = None
         self._done, self._signal = socket.socketpair()
-        threading.Thread(
+        thread = threading.Thread(
             target=self._resolve, args=(host, port), name=f"h2lite resolves {host}", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the system has none left
+            self._done.close()
+            self._signal.close()
+            raise
 
     def _resolve(self, host: str, port: int) -> None:
         try:

@@ -5,6 +5,8 @@ It decides nothing, and it knows sockets only as what a dial gives it.  One thre
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from itertools import groupby
 from operator import itemgetter
 
@@ -13,6 +15,7 @@ from .errors import ConnectError, UsageError
 from .events import ConnectionEnded
 from .loop import Link, Source
 from .orders import Abort, Dial, Finish, Send
+from .transport import address_text
 from .value import Value
 
 TYPE_CHECKING = False
@@ -51,8 +54,10 @@ class _Alarm(Source):
 class Driver:
     """A `Loop` and a `Pool`, joined; the loop watches nothing else.
 
-    dial   makes the source that reaches an origin: it has `start` and `close` and reports
-           Dialled or DialFailed once, as `dial.Dial` does
+    dial   makes the source that reaches an origin: it has `start` and `close`, tells its `stage`
+           and reports Dialled or DialFailed once, as `dial.Dial` does
+
+    A turn has three parts, and only the second may go on while another thread is inside.
     """
 
     def __init__(self, loop: Loop, pool: Pool, dial: Callable[[Loop, Any], Any]) -> None:
@@ -63,43 +68,67 @@ class Driver:
         self._links: dict[Member, Link] = {}
         self._dials: dict[Member, Any] = {}
         self._members: dict[Source, Member] = {}  # of links and dials
-        self._told: list[Value] = []
+        self._happened: deque[tuple[Source, list[Any]]] = deque()  # and not told the pool yet
+        self._orders: deque[Value] = deque()  # the pool's, and not carried out
+        self.told: deque[Value] = deque()  # by the pool, for whoever hears it to take
         pool.diagnose = self._diagnose
+        pool.stage = self._stage
 
     def turn(self, deadline: float | None = None) -> list[Value]:
         """Wait, read, judge, write, once; see `Loop.turn`.
 
         Returns what the pool tells its caller, in order.
         """
+        began, patience = self.begin(deadline)
+        self.end(self.loop.select(patience), began)
+        told = [*self.told]
+        self.told.clear()
+        return told
+
+    def begin(self, deadline: float | None) -> tuple[float, float | None]:
+        """Send what waits; return the instant, and how long `Loop.select` may wait."""
         self.flush()
-        if self._told:
-            deadline = self.loop.clock()  # somebody is to hear of it before anything is waited for
+        began = self.loop.clock()
+        # Somebody is to hear of what was told before anything is waited for.
+        waits = not self.told and not self._happened
+        return began, self.loop.patience(deadline, began) if waits else 0.0
+
+    def end(self, ready: list[Any], began: float) -> None:
+        """Read, judge and write; what the pool tells its caller is in `told`, in order.
+
+        An exception on the way costs the one connection at hand; the rest is for the next call.
+        """
         due = None
-        for source, happened in groupby(self.loop.turn(deadline), key=itemgetter(0)):
+        for source, happened in groupby(self.loop.handle(ready, began), key=itemgetter(0)):
             events: list[Any] = [event for _, event in happened]
             if source is self._alarm:
                 due = events[-1].now
             else:
-                self._take(source, events)
+                self._happened.append((source, events))
+        while self._happened:
+            self._take(*self._happened.popleft())
         # Last of all: what a deadline is judged by may have come behind it in this turn, and a
         # socket that has just become writable has to be tried before it is called blocked.
         if due is not None:
             self.flush()
             self.pool.handle_deadline(due)
         self.flush()
-        told, self._told = self._told, []
-        return told
+
+    def recover(self) -> None:
+        """After an exception: tell the pool of what that cost; no deadline is judged."""
+        self.end([], -math.inf)
 
     def flush(self) -> None:
         """Carry out the pool's orders and send what can be sent."""
         self._carry_out()
         pool = self.pool
-        for source in self.loop.flush():
-            member = self._members.get(source)
-            if member is not None and isinstance(source, Link):
-                committed = source.transport.committed
-                pool.sent(member, source.flushed_at, source.took, source.queued, committed)
-        self._carry_out()
+        if self.loop.has_touched:
+            for source in self.loop.flush():
+                member = self._members.get(source)
+                if member is not None and isinstance(source, Link):
+                    committed = source.transport.committed
+                    pool.sent(member, source.flushed_at, source.took, source.queued, committed)
+            self._carry_out()
         due = pool.next_deadline()
         if due != self._alarm.armed:
             self._alarm.armed = due
@@ -121,22 +150,42 @@ class Driver:
         self._members.clear()
         self.loop.set_deadline(self._alarm, None)
 
+    def close_after_fork(self) -> None:
+        """In a child process: close its copies of the descriptors, and tell nobody."""
+        for dial in list(self._dials.values()):
+            dial.close_after_fork()
+        for link in list(self._links.values()):
+            link.transport.close()  # and no unregistering: that would reach into the parent's epoll
+        self.loop.close()
+
     # -- what happened -----------------------------------------------------------------------
 
     def _take(self, source: Source, events: list[Any]) -> None:
-        member = self._members[source]
+        member = self._members.get(source)
+        if member is None:  # it was given up by another thread, or closed meanwhile
+            return
         now = self.loop.clock()
-        if isinstance(source, Link):
-            if type(events[-1]) is ConnectionEnded:
-                self._forget(member, source)
-            self.pool.receive(member, events, now)
-        else:
+        if not isinstance(source, Link):
             self._dial_ended(member, events[0], now)
+            return
+        if type(events[-1]) is ConnectionEnded:
+            self._forget(member, source)
+        try:
+            self.pool.receive(member, events, now)
+        except BaseException:
+            source.abort()
+            self._forget(member, source)
+            self.pool.receive(member, [ConnectionEnded("interrupted here", "local")], now)
+            raise
 
     def _dial_ended(self, member: Member, outcome: Any, now: float) -> None:
         self._forget_dial(member)
         if isinstance(outcome, Dialled):
-            link = Link(self.loop, outcome.transport, member.connection)
+            transport = outcome.transport
+            # First of all, since it may replace the member's connection by HTTP/1.1's.
+            address = address_text(transport.address)
+            self.pool.reached(member, transport.protocol, address, transport.tls_version, now)
+            link = Link(self.loop, transport, member.connection)
             self._links[member] = link
             self._members[link] = member
         else:
@@ -150,18 +199,27 @@ class Driver:
         link = self._links.get(member)
         return "unknown" if link is None else link.transport.path_state()
 
+    def _stage(self, member: Member) -> str:
+        dial = self._dials.get(member)
+        return "" if dial is None else str(dial.stage)
+
+    def transport_of(self, member: Member) -> Any:
+        """The member's `Transport`, None while it has none."""
+        link = self._links.get(member)
+        return None if link is None else link.transport
+
     # -- what is to be done --------------------------------------------------------------------
 
     def _carry_out(self) -> None:
         """Orders may lead to others, a dial that fails at once to the next request's."""
-        while True:
-            orders = self.pool.take_orders()
-            if not orders:
-                return
-            for order in orders:
+        orders = self._orders  # what is raised on the way costs none of those behind it
+        while orders or self.pool.has_orders:
+            orders.extend(self.pool.take_orders())
+            while orders:
+                order = orders.popleft()
                 carry = _CARRY.get(type(order))
                 if carry is None:
-                    self._told.append(order)
+                    self.told.append(order)
                 else:
                     carry(self, order.member)  # type: ignore[attr-defined]
 
@@ -190,9 +248,11 @@ class Driver:
             self._dials[member] = dial
             self._members[dial] = member
             events = dial.start()
-        except UsageError as error:
+        except (UsageError, OSError, RuntimeError) as error:  # no descriptor, or no thread, is left
             self._forget_dial(member)
-            self.pool.dial_failed(member, ConnectError(str(error)), self.loop.clock())
+            failed = ConnectError(str(error))
+            failed.__cause__ = error
+            self.pool.dial_failed(member, failed, self.loop.clock())
             return
         for event in events:
             self._dial_ended(member, event, self.loop.clock())

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
 
 
@@ -51,10 +53,17 @@ class H2liteError(Exception):
 
     cause             of a connection's death, where that is what ended the call; else ""
     maybe_processed   the request had left, so the peer may have acted on it
+    connection        on which it happened, where there was one: a `PooledConnection`
     """
 
     cause = ""
     maybe_processed = False
+    connection: Any = None
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """The same request may be made again: the peer has not acted on it."""
+        return not self.maybe_processed
 
     def again(self) -> Self:
         """The same as a new exception, so that tracebacks of several callers do not mix."""
@@ -67,6 +76,10 @@ class H2liteError(Exception):
 
 class UsageError(H2liteError, ValueError):
     """The caller asked for something that cannot be done; nothing was changed or sent."""
+
+    @property
+    def safe_to_retry(self) -> bool:
+        return False  # the same call would be refused again
 
 
 class LocalProtocolError(UsageError):
@@ -100,7 +113,15 @@ class ConnectTimeout(ConnectError, TimeoutError):
 
 
 class ReadTimeout(H2liteError, TimeoutError):
-    """The response did not come, or did not end, within the request's timeout."""
+    """The response did not come, did not end or stood still for longer than was allowed."""
+
+
+class WriteTimeout(H2liteError, TimeoutError):
+    """The peer took none of the request's content for longer than was allowed."""
+
+
+class ResponseTooLarge(H2liteError):
+    """A response that was to be read whole has more content than is kept; stream it instead."""
 
 
 class RequestCancelled(H2liteError):

@@ -186,7 +186,7 @@ class ConnectionEnded(Event):
     """The transport ended.
 
     reason   "eof": the peer closed its side; else what the transport said
-    cause    eof, reset, path_dead (the kernel gave up), local or unknown
+    cause    eof, reset, path_dead (the kernel gave up), tls, local or unknown
     """
 
     __slots__ = ("reason", "cause")

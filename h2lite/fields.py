@@ -35,7 +35,7 @@ _SCHEME_OCTETS = b"+-.0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUV
 _AUTHORITY_FORBIDDEN = b" \t/?#"
 _PATH_FORBIDDEN = b" \t#"
 
-_CONNECTION_SPECIFIC = frozenset(
+CONNECTION_SPECIFIC = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
 )
 _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
@@ -290,7 +290,7 @@ def _name_fault(name: bytes, value: bytes) -> str | None:
     if not name or name.translate(None, _NAME_OCTETS):
         return f"field name {name!r} holds a forbidden octet"
     # RFC 9113 §8.2.2 [connection-specific]
-    if name in _CONNECTION_SPECIFIC:
+    if name in CONNECTION_SPECIFIC:
         return f"field {name!r} belongs to HTTP/1.1"
     # RFC 9113 §8.2.2 [te-trailers]
     if name == b"te" and value != b"trailers":

@@ -16,6 +16,7 @@ from .value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 # States
 CONNECTING, LIVE, PROBING, SUSPECT, DEAD = range(5)
@@ -88,7 +89,8 @@ class HealthPolicy(Value):
     while_idle         False: PINGs on a schedule only while a stream is open
     hold_when_stale    False: a request leaves at once, beside the PING that asks
     jitter             False: PINGs exactly on time
-    when_unanswered    False: no PING because a request stays unanswered, cancelled or not
+    when_unanswered    False: no PING because a request stays unanswered, cancelled or not, and
+                       before the use of a stale connection only one until HEADERS or DATA come
 
     Raises UsageError for a negative number, for one that is none, and for a 0 that cannot be.
     """
@@ -145,17 +147,23 @@ class HealthPolicy(Value):
         """A deadline judged by so much too late tells of our own standstill."""
         return late_s > max(LATE_S_MIN, self.ping_timeout / 4)
 
+    def without_pings(self) -> HealthPolicy:
+        """The same for a connection whose protocol has no PING."""
+        return self.but(ping_after_idle=0.0)
+
+    def but(self, **changes: Any) -> HealthPolicy:
+        """The same with other values.  Raises as the policy itself does."""
+        return HealthPolicy(**{name: getattr(self, name) for name in self.slots()} | changes)
+
     def calmed(self) -> HealthPolicy:
         """The same for an origin that complained of too many PINGs.
 
         PINGs are few then, and only with a stream open; a stale connection is still asked before
-        its use.
+        its use, but not again until HEADERS or DATA came: only these clear what gRPC has counted.
         """
-        calm = HealthPolicy(*(getattr(self, name) for name in self.slots()))
+        calm = self.but(while_idle=False, when_unanswered=False)
         if self.ping_after_idle:
             calm.ping_after_idle = max(2 * self.ping_after_idle, CALM_AFTER_IDLE_S)
-        calm.while_idle = False
-        calm.when_unanswered = False
         return calm
 
 
@@ -204,6 +212,7 @@ class Health:
         "_unanswered_since",
         "_blocked_since",
         "_may_probe_cancel",
+        "_may_probe_stale",
         "_soft_due",
         "_hard_due",
         "_connect_due",
@@ -228,6 +237,7 @@ class Health:
         self._unanswered_since: float | None = None  # first HEADERS or DATA with no octet since
         self._blocked_since: float | None = None  # octets are queued, none was taken since
         self._may_probe_cancel = True
+        self._may_probe_stale = True
         self._soft_due: float | None = None
         self._hard_due: float | None = None  # None: no probe is out, or it has not left
         self._connect_due = now + policy.connect_timeout
@@ -271,6 +281,7 @@ class Health:
     def heard_message(self) -> None:
         """HEADERS or DATA came: the peer works, so the next lost patience may be asked about."""
         self._may_probe_cancel = True
+        self._may_probe_stale = True
 
     def acked_late(self, rtt_s: float) -> None:
         """A probe's ack came when another octet had ended that probe; counted, nothing else."""
@@ -339,10 +350,12 @@ class Health:
         return self.state in (PROBING, SUSPECT)
 
     def is_stale(self, now: float) -> bool:
-        """Silent for so long that nobody knows whether the peer is still there."""
+        """Silent for so long that nobody knows whether the peer is still there, and may ask."""
         policy = self.policy
         asks = policy.ping_after_idle and policy.stale_after
-        return bool(asks and now - self.heard_at > policy.stale_after)
+        if not asks or now - self.heard_at <= policy.stale_after:
+            return False
+        return policy.when_unanswered or self._may_probe_stale or self.probing
 
     def admits(self, now: float) -> int:
         """SEND a request now, HOLD it until an octet or the soft deadline, or send it ELSEWHERE."""
@@ -356,7 +369,10 @@ class Health:
 
     def wanted(self, now: float) -> list[int]:
         """A request wants this connection: a stale one is asked first."""
-        return self._probe(now) if self.state == LIVE and self.is_stale(now) else []
+        if self.state != LIVE or not self.is_stale(now):
+            return []
+        self._may_probe_stale = False
+        return self._probe(now)
 
     def cancelled(self, now: float, answered: bool) -> tuple[list[int], bool]:
         """A request was cancelled or timed out; its RST_STREAM leaves in any case.

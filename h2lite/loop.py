@@ -2,11 +2,13 @@
 
 It knows sources, not protocols: a source is what owns a descriptor, and `ready` turns what the
 selector saw into events.  The caller of `turn` decides what they mean, then calls `flush`.
-No callbacks, no re-entry; one thread at a time, but `wake` is for any thread.
+No callbacks, no re-entry; one thread at a time, but `wake` is for any thread, and while one is in
+`select` others may watch, touch and set deadlines.
 """
 
 from __future__ import annotations
 
+import errno
 import selectors
 import socket
 import time
@@ -14,12 +16,15 @@ import time
 from .connection import SETTINGS_ACK_TIMEOUT_S
 from .events import ConnectionEnded, OctetsReceived
 from .timers import Timers
+from .transport import TLSBroken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
     from .connection import Connection
+    from .http1 import Http1Connection
     from .transport import Transport
     from .value import Value
 
@@ -29,14 +34,14 @@ WRITE = selectors.EVENT_WRITE
 PATIENCE_S_MAX = 86400.0  # of one wait: epoll takes no more than 2^31 ms; waking early is harmless
 LINGER_S = 0.25  # how long a finished connection may stay, for its last octets to be read
 
-_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
+BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 def monotonic() -> float:
     """Seconds that never go back and go on during suspend, where the system has such a clock."""
-    if _BOOTTIME is None:
+    if BOOTTIME is None:
         return time.monotonic()
-    return time.clock_gettime(_BOOTTIME)
+    return time.clock_gettime(BOOTTIME)
 
 
 class Source:
@@ -76,6 +81,7 @@ class Loop:
         self._masks: dict[int, int] = {}
         self._touched: dict[Source, None] = {}  # a set that keeps its order
         self._timers = Timers()
+        self._happened: list[tuple[Source, Value]] = []  # and not told yet
         self._waker: tuple[socket.socket, socket.socket] | None = None
 
     def watch(self, source: Source, fileno: int, mask: int) -> None:
@@ -119,26 +125,61 @@ class Loop:
         stopped meanwhile reads first and judges then.
         """
         began = self.clock()
-        ready = self._selector.select(self._patience(deadline, began))
+        return self.handle(self.select(self.patience(deadline, began)), began)
+
+    def patience(self, deadline: float | None, now: float) -> float | None:
+        """How long `select` may wait; 0 while somebody has more to send or something to hear."""
+        if self._touched or self._happened:
+            return 0.0
+        due = self.next_deadline()
+        if due is not None and (deadline is None or due < deadline):
+            deadline = due
+        return None if deadline is None else min(max(0.0, deadline - now), PATIENCE_S_MAX)
+
+    def select(self, patience: float | None) -> list[Any]:
+        """Wait for the selector; the one part of a turn that needs no lock."""
+        return self._selector.select(patience)
+
+    def handle(self, ready: list[Any], began: float) -> list[tuple[Source, Value]]:
+        """Read where the selector saw something, then judge what was due when the wait began.
+
+        Whatever is raised on the way, what had happened before is returned by the next call.
+        """
         now = self.clock()
-        happened: list[tuple[Source, Value]] = []
         for key, mask in ready:
             source = key.data
             if source is None:
                 self._drain_waker()
                 continue
-            happened += [(source, event) for event in source.ready(mask, now)]
+            for event in source.ready(mask, now):
+                self._happened.append((source, event))
         while True:
             source = self._timers.pop_due(began)
             if source is None:
-                return happened
-            happened += [(source, event) for event in source.handle_deadline(began)]
+                break
+            for event in source.handle_deadline(began):
+                self._happened.append((source, event))
+        happened, self._happened = self._happened, []
+        return happened
+
+    def report(self, source: Source, events: Iterable[Value]) -> None:
+        """Have the next `handle` return these, too."""
+        self._happened += [(source, event) for event in events]
+
+    @property
+    def has_touched(self) -> bool:
+        """`flush` has something to do."""
+        return bool(self._touched)
 
     def flush(self) -> Iterable[Source]:
         """Let every touched source send once; return those that were touched, in order."""
         touched, self._touched = self._touched, {}
-        for source in touched:
-            source.flush(self.clock())
+        try:
+            for source in touched:
+                source.flush(self.clock())
+        except BaseException:
+            self._touched = {**touched, **self._touched}  # those not reached keep their turn
+            raise
         return touched
 
     def wake(self) -> None:
@@ -157,20 +198,26 @@ class Loop:
                 end.setblocking(False)
             self._selector.register(self._waker[0], READ, None)
 
+    @property
+    def is_live(self) -> bool:
+        """The selector heeds what is changed while a thread waits in it (epoll and kqueue do)."""
+        return hasattr(self._selector, "fileno")
+
+    def fileno(self) -> int:
+        """The selector's own descriptor, readable when a turn has something to do.
+
+        Raises OSError where the system's selector has none (neither epoll nor kqueue).
+        """
+        if not self.is_live:
+            kind = type(self._selector).__name__
+            raise OSError(errno.ENOTSUP, f"{kind} has no descriptor; epoll and kqueue have")
+        return int(self._selector.fileno())  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """Close the selector; sources close their own descriptors before."""
         self._selector.close()
         for end in self._waker or ():
             end.close()
-
-    def _patience(self, deadline: float | None, now: float) -> float | None:
-        """Seconds to wait at most; 0 while somebody has more to send."""
-        if self._touched:
-            return 0.0
-        due = self.next_deadline()
-        if due is not None and (deadline is None or due < deadline):
-            deadline = due
-        return None if deadline is None else min(max(0.0, deadline - now), PATIENCE_S_MAX)
 
     def _drain_waker(self) -> None:
         assert self._waker is not None
@@ -196,36 +243,62 @@ class Link(Source):
         "flushed_at",
         "took",
         "_blocked",
+        "_mask",
         "_muted",
         "_finishing",
     )
 
-    def __init__(self, loop: Loop, transport: Transport, connection: Connection) -> None:
+    def __init__(
+        self, loop: Loop, transport: Transport, connection: Connection | Http1Connection
+    ) -> None:
         self.loop = loop
         self.transport = transport
-        self.connection = connection
+        self.connection: Any = connection  # a server's is always a Connection
         self.ended = False
         self.flushed_at = 0.0
         self.took = False
         self._blocked = False  # the socket is full: only the selector may start the next send
         self._muted = False  # nothing can be sent any more; what the peer sent is still read
         self._finishing = False
-        loop.watch(self, transport.sock.fileno(), READ)
+        self._watch()
         # RFC 9113 §3.2 [preface-over-tls], §3.3 [preface-in-clear]: it is what waits already.
         loop.touch(self)
         loop.set_deadline(self, loop.clock() + SETTINGS_ACK_TIMEOUT_S)
 
     def ready(self, mask: int, now: float) -> list[Value]:
+        if self.ended:  # by another thread, since the selector saw it
+            return []
         if mask & WRITE:
             self._blocked = False
-            self.loop.watch(self, self.transport.sock.fileno(), READ)
+            self._watch()
             self.loop.touch(self)
         if not mask & READ:
             return []
-        events = self._receive(now)
+        try:
+            events = self._receive(now)
+        except BaseException:
+            self._interrupted()
+            raise
+        if self.connection.reading_paused:
+            self._watch()
         if self.connection.has_output or self._finishing:
             self.loop.touch(self)
         return events
+
+    def _watch(self) -> None:
+        """Have the selector look for what can be gone on with."""
+        mask = 0 if self.connection.reading_paused else READ
+        if self._blocked:
+            mask |= WRITE
+        self._mask = mask
+        self.loop.watch(self, self.transport.sock.fileno(), mask)
+
+    def _interrupted(self) -> None:
+        """Octets were read and not understood, or taken and not sent, as somebody's Ctrl-C has it.
+
+        What the two sides know of each other no longer agrees, so the connection ends.
+        """
+        self.loop.report(self, self.end("interrupted here"))
 
     @property
     def queued(self) -> bool:
@@ -246,6 +319,9 @@ class Link(Source):
             if data is None:
                 return events
             if not data:
+                # RFC 9112 §9.8: an end that TLS did not announce completes nothing.
+                if not self.transport.cut_off:
+                    events += self.connection.receive_eof()
                 return [*events, *self.end("eof", "eof")]
             events += self.connection.receive_data(data, now)
             # TLS holds decrypted octets the selector cannot see, so drain them before waiting.
@@ -263,6 +339,11 @@ class Link(Source):
             # The peer takes nothing more, but what it said before can still be read; the end
             # of the connection comes by the next recv.
             self._muted = True
+        except BaseException:
+            self._interrupted()
+            raise
+        if self._blocked or self._mask != READ:
+            self._watch()
         if self._finishing and not self._blocked and not self.connection.has_output:
             self._muted = True
             self.transport.end_sending()
@@ -271,7 +352,7 @@ class Link(Source):
         transport = self.transport
         if transport.committed:
             if not transport.push():
-                self._block()
+                self._blocked = True
                 return
             self.took = True
         data = self.connection.data_to_send(now)
@@ -282,13 +363,9 @@ class Link(Source):
         if taken < len(data):
             self.connection.put_back(data[taken:])
         if taken < len(data) or transport.committed:
-            self._block()
+            self._blocked = True
         elif self.connection.has_output:
             self.loop.touch(self)
-
-    def _block(self) -> None:
-        self._blocked = True
-        self.loop.watch(self, self.transport.sock.fileno(), READ | WRITE)
 
     def finish(self) -> None:
         """Send what is queued, a GOAWAY say, then close once the peer has had time to read it.
@@ -303,6 +380,8 @@ class Link(Source):
 
     def handle_deadline(self, now: float) -> list[Value]:
         if self._finishing:
+            if not self._muted:  # the peer has not taken all, and may never: leave none of it
+                self.transport.drop_unsent()
             return self.end("closed here", "local")
         events: list[Value] = [*self.connection.handle_deadline(now)]
         self.loop.touch(self)
@@ -331,8 +410,10 @@ class Link(Source):
 
 
 def _cause(error: OSError) -> str:
-    """What a failing socket says about the end of its connection."""
+    """What a failing socket, or TLS on it, says about the end of its connection."""
     if isinstance(error, (ConnectionResetError, BrokenPipeError)):
         return "reset"
+    if isinstance(error, TLSBroken):
+        return "tls"
     # What the kernel reports when its own retransmissions or keepalives went unanswered.
     return "path_dead" if isinstance(error, TimeoutError) else "unknown"

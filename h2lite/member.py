@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .connection import Connection
     from .errors import H2liteError
     from .health import Health, HealthPolicy
+    from .http1 import Http1Connection
     from .origin import Origin
 
 
@@ -63,6 +64,10 @@ class Member:
     health       its `Health`
     draining     takes no new requests: a GOAWAY or RST_STREAM PROTOCOL_ERROR came, or its stream
                  identifiers are used up
+    address      of the peer as text, "" until it is reached
+    protocol     "h2", "h2c" or "http/1.1", "" until it is reached
+    tls_version  "TLSv1.3" and the like, None in cleartext
+    error        why it ended
     """
 
     __slots__ = (
@@ -71,6 +76,10 @@ class Member:
         "connection",
         "health",
         "draining",
+        "address",
+        "protocol",
+        "tls_version",
+        "error",
         "state",
         "calls",
         "unsent",
@@ -93,9 +102,13 @@ class Member:
     ) -> None:
         self.site = site
         self.number = number
-        self.connection = connection
+        self.connection: Connection | Http1Connection = connection
         self.health = health
         self.draining = False
+        self.address = ""
+        self.protocol = ""
+        self.tls_version: str | None = None
+        self.error: H2liteError | None = None
         self.state = health.state  # as it was last told
         self.calls: dict[int, Call] = {}  # by stream, those whose HEADERS are encoded
         self.unsent: deque[Call] = deque()  # given to the connection, in its order
@@ -121,6 +134,10 @@ class Member:
         """The peer's SETTINGS have come."""
         return self.ready_at is not None
 
+    def __str__(self) -> str:
+        origin = str(self.origin)
+        return f"{origin} ({self.address})" if self.address not in ("", origin) else origin
+
     def __repr__(self) -> str:
         return f"<connection {self.number} to {self.origin}>"
 
@@ -138,6 +155,8 @@ class Member:
     @property
     def room(self) -> int:
         """How many more requests could leave now."""
+        if self.connection.reading_paused:  # nobody would read their responses
+            return 0
         return self._streams_max - self.held - len(self.connection.streams) - len(self.unsent)
 
     @property
@@ -168,6 +187,7 @@ class Site:
         "backoff",
         "bucket",
         "last_error",
+        "is_http1",
     )
 
     def __init__(self, origin: Origin, policy: HealthPolicy, backoff: Backoff, now: float) -> None:
@@ -180,7 +200,8 @@ class Site:
         self.backoff = backoff
         self.bucket = Bucket(now)
         self.last_error: H2liteError | None = None  # of the last dial
+        self.is_http1 = False  # its connections speak HTTP/1.1, a request at a time
 
     def serves(self, call: Call) -> bool:
         """A connection is up that takes the request, though perhaps not at once."""
-        return any(m.takes_requests and m.is_up and m is not call.avoid for m in self.members)
+        return any(m.takes_requests and m.is_up and call.may_use(m) for m in self.members)

@@ -14,7 +14,6 @@ from . import events as ev
 from .call import Call
 from .connection import Connection, check_request
 from .errors import (
-    ConnectError,
     ConnectionLost,
     ConnectTimeout,
     ErrorCode,
@@ -25,7 +24,9 @@ from .errors import (
     RemoteProtocolError,
     RequestCancelled,
     StreamReset,
+    TLSError,
     UsageError,
+    WriteTimeout,
     error_name,
 )
 from .health import ABORT, DEAD, HOLD, PING, REROUTE, Health, HealthPolicy
@@ -45,6 +46,7 @@ from .orders import (
 from .retry import (
     GOOD_LIFE_S,
     IDEMPOTENT_METHODS,
+    RETRIES_MAX,
     RETRY_DELAYS_S,
     RETRY_SPREAD,
     SAFE_METHODS,
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .events import Event, Fields
-    from .frames import Octets
+    from .frames import GoAwayFrame, Octets
     from .origin import Origin
     from .stream import Stream
     from .value import Value
@@ -67,6 +69,7 @@ PINGS_ASKED_MAX = 8  # of a user, unanswered on one connection: more say nothing
 QUEUED_MAX = 1000  # requests of one origin that wait: more are told at once
 IDLE_CLOSE_S = 90.0  # unused for this long, a connection is closed
 ORIGINS_REMEMBERED_MAX = 1000  # past this, those without a connection or a request are forgotten
+HTTP1_CONNECTIONS_MAX = 32  # to one origin: without multiplexing each request needs one
 CALMED_MAX = 1000  # origins that complained of PINGs; the oldest are forgotten
 PINGS_TOO_MANY = 3  # gRPC's servers bear two that come too soon, and say so at the third
 
@@ -96,6 +99,8 @@ class Pool:
     idle_close                    seconds unused before a connection is closed, 0: never
     settings                      {SettingId: value} to announce beside the defaults
     diagnose                      asked at a verdict: path_dead, peer_hung or unknown
+    stage                         asked when a dial took too long: what it was busy with, "" once
+                                  the transport stood
     """
 
     def __init__(
@@ -108,6 +113,7 @@ class Pool:
         idle_close: float = IDLE_CLOSE_S,
         settings: dict[int, int] | None = None,
         diagnose: Callable[[Member], str] = lambda member: "unknown",
+        stage: Callable[[Member], str] = lambda member: "",
     ) -> None:
         if connections_per_origin_max < 1 or queued_max < 0 or not idle_close >= 0:
             raise UsageError(
@@ -116,6 +122,7 @@ class Pool:
             )
         self.policy = policy
         self.diagnose = diagnose
+        self.stage = stage
         self.closed = False
         self.deaths: dict[str, int] = {}  # by cause, of connections that had been up
         self.counters = dict.fromkeys(COUNTERS, 0)
@@ -144,7 +151,8 @@ class Pool:
 
         What becomes of it is told by `Deliver`, that too many wait already included.  Raises
         LocalProtocolError for fields that may not be sent, UsageError on a closed pool, for a
-        deadline that is no number and for a call that was requested before.
+        deadline that is no number, for a call that was requested before, and for one pinned to
+        a connection of another origin.
         """
         if self.closed:
             raise UsageError("the pool is closed")
@@ -152,6 +160,8 @@ class Pool:
             raise UsageError("a call is requested once: make another")
         if call.deadline is not None and not math.isfinite(call.deadline):
             raise UsageError(f"deadline of {call.deadline!r}, want seconds or None")
+        if call.pinned is not None and call.pinned.origin != call.origin:
+            raise UsageError(f"{call.pinned} does not serve {call.origin}")
         check_request(call.fields)
         site = call.site = self._site(call.origin, now)
         site.bucket.earn()
@@ -175,6 +185,7 @@ class Pool:
         """
         if call.over:
             self._drop_chunks(call)
+            self._dispatch_read(call.site, now)
             return
         member, stream, sent_at = call.member, call.stream, call.sent_at
         self._drop_chunks(call)
@@ -188,7 +199,9 @@ class Pool:
             self._settle(member, now)
         self._dispatch(call.site, now)
 
-    def send_content(self, call: Call, piece: Octets, end_stream: bool = False) -> None:
+    def send_content(
+        self, call: Call, piece: Octets, now: float, end_stream: bool = False
+    ) -> None:
         """Give a request more of its content; it is kept until it has left.
 
         Raises UsageError when its end was given before, and what `Connection.send_data` raises.
@@ -199,19 +212,21 @@ class Pool:
             return
         if call.stream is not None:
             call.member.connection.send_data(call.stream, piece, end_stream)
+            self._progressed(call, now)
             self._orders.append(Send(call.member))
         elif piece:
             call.pieces.append(piece)
         call.given = True
         call.content_ended = end_stream
 
-    def send_trailers(self, call: Call, fields: Fields) -> None:
+    def send_trailers(self, call: Call, fields: Fields, now: float) -> None:
         """End a request's content in pieces with a trailer section.  Errors as `send_content`."""
         self._check_gives(call)
         if call.over:
             return
         if call.stream is not None:
             call.member.connection.send_trailers(call.stream, fields)
+            self._progressed(call, now)
             self._orders.append(Send(call.member))
         call.trailers = fields
         call.content_ended = True
@@ -220,7 +235,7 @@ class Pool:
         if call.content_ended:
             raise UsageError("the request's content has ended")
 
-    def take_chunk(self, call: Call) -> bytes | None:
+    def take_chunk(self, call: Call, now: float) -> bytes | None:
         """The next octets of a response's content, and credit to send as much again.
 
         None: nothing has come, or nothing more comes.
@@ -229,14 +244,50 @@ class Pool:
             return None
         chunk = call.chunks.popleft()
         self._give_credit(call, len(chunk))
+        if not call.chunks:
+            self._progressed(call, now)
+        self._dispatch_read(call.site, now)
         return chunk
+
+    def _dispatch_read(self, site: Site, now: float) -> None:
+        """HTTP/1.1: a connection whose response has been read, or dropped, has room again."""
+        if site.is_http1 and site.queue:
+            self._dispatch(site, now)
+
+    def _progressed(self, call: Call, now: float) -> None:
+        """A step of a request begins anew, so what limits it does."""
+        call.progress_at = now
+        if call.limits.read is not None or call.limits.write is not None:
+            self._timers.set(call, call.next_deadline())
 
     def _give_credit(self, call: Call, octets: int) -> None:
         """The peer may send as much again, where it is still there."""
         member = call.member
         if member is not None and call.stream is not None and member.health.state != DEAD:
-            member.connection.data_consumed(call.stream.stream_id, octets)
-            self._orders.append(Send(member))
+            connection = member.connection
+            paused = connection.reading_paused  # asked before: the link must hear that it is over
+            connection.data_consumed(call.stream.stream_id, octets)
+            if connection.has_output or paused:
+                self._orders.append(Send(member))
+
+    def reach(self, origin: Origin, now: float) -> Member:
+        """A connection that takes requests to an origin; one is dialled where there is none.
+
+        StateChanged tells when it is up, or why not.  No back-off keeps from such a dial.
+        Raises UsageError on a closed pool.
+        """
+        if self.closed:
+            raise UsageError("the pool is closed")
+        site = self._site(origin, now)
+        for member in site.members:
+            if member.takes_requests:
+                return member
+        return self._dial(site, now)
+
+    def close_member(self, member: Member, now: float) -> None:
+        """Close one connection by a GOAWAY; its requests end or move as after any loss."""
+        if member.health.state != DEAD:
+            self._close_member(member, now, "closed here")
 
     def ping(self, member: Member, now: float, timeout_s: float) -> Ping:
         """Send a PING of one's own on a connection; `Deliver` tells when it is over.
@@ -251,6 +302,8 @@ class Pool:
             raise UsageError(f"{member} has ended")
         if not member.is_up:
             raise UsageError(f"{member} is not up yet")
+        if member.site.is_http1:
+            raise UsageError(f"{member} speaks HTTP/1.1, which has no PING")
         if len(member.pings) >= PINGS_ASKED_MAX:
             raise UsageError(f"{PINGS_ASKED_MAX} PINGs are in flight on {member} already")
         ping = Ping(member, timeout_s, now)
@@ -304,6 +357,10 @@ class Pool:
 
     # -- for the loop ----------------------------------------------------------------------
 
+    @property
+    def has_orders(self) -> bool:
+        return bool(self._orders)
+
     def take_orders(self) -> list[Value]:
         """What is to be done and what is to be told, in order; each is given once."""
         orders, self._orders = self._orders, []
@@ -325,6 +382,27 @@ class Pool:
         """The member's origin was not reached."""
         if member.health.state != DEAD:
             self._remove(member, now, "unknown", error)
+
+    def reached(
+        self, member: Member, protocol: str, address: str, tls_version: str | None, now: float
+    ) -> None:
+        """The member's transport stands: what is spoken on it, with whom and by which TLS.
+
+        protocol   "h2", "h2c" or "http/1.1"
+        """
+        member.protocol = protocol
+        member.address = address
+        member.tls_version = tls_version
+        if protocol != "http/1.1":
+            return
+        from .http1 import Http1Connection  # needs an extra, and few have a use for it
+
+        member.site.is_http1 = True
+        member.connection = Http1Connection()
+        member.health.set_policy(member.health.policy.without_pings())
+        self._is_up(member, now)
+        self._settle(member, now)
+        self._dispatch(member.site, now)
 
     def receive(self, member: Member, events: Iterable[Event], now: float) -> None:
         """What came of one read, at least one event; a connection that has ended is ignored."""
@@ -363,6 +441,7 @@ class Pool:
             call = member.unsent.popleft()
             assert call.stream is not None
             call.sent_at = now
+            self._progressed(call, now)
             member.calls[call.stream.stream_id] = call
         if connection.message_sent:
             connection.message_sent = False
@@ -376,7 +455,9 @@ class Pool:
         call.leave()
         call.retry_at = None
         call.renewed = False
-        call.connect_due = now + site.policy.connect_timeout
+        call.connect_due = now + self._patience(call)
+        if call.limits.pool is not None:
+            call.room_due = now + call.limits.pool
         queue = site.queue
         place = len(queue)
         while place and queue[place - 1].number > call.number:
@@ -384,21 +465,43 @@ class Pool:
         queue.insert(place, call)
         self._timers.set(call, call.next_deadline())
 
+    def _patience(self, call: Call) -> float:
+        """Seconds a request waits for a connection to be up."""
+        own = call.limits.connect
+        return float(call.site.policy.connect_timeout if own is None else own)
+
     def _dispatch(self, site: Site, now: float) -> None:
         """Give waiting requests to connections, as far as there are any; dial where needed."""
         index = 0
         blocked = False
         while index < len(site.queue):
             call = site.queue[index]
-            # Behind one that must wait, only those that go elsewhere after a 421 may pass.
-            member = None if blocked and call.avoid is None else self._choose(site, call, now)
+            # Behind one that must wait, only those that cannot take its place may pass: they go
+            # elsewhere after a 421, or to one certain connection.
+            apart = call.avoid is not None or call.pinned is not None
+            member = None if blocked and not apart else self._choose(site, call, now)
+            if call.over:  # the connection it was pinned to serves nobody any more
+                continue
             if member is None:
-                blocked = blocked or call.avoid is None
+                blocked = blocked or not apart
                 index += 1
             else:
                 del site.queue[index]
                 self._open(call, member, now)
+        if site.is_http1:
+            self._dial_more(site, now)
         self._note_queue(site, now)
+
+    def _dial_more(self, site: Site, now: float) -> None:
+        """HTTP/1.1: each request that waits needs a connection of its own."""
+        waiting = sum(1 for call in site.queue if call.pinned is None)
+        dialling = sum(1 for member in site.members if not member.is_up)
+        while dialling < waiting and len(site.members) < HTTP1_CONNECTIONS_MAX:
+            if now < site.backoff.due:
+                self._timers.set(site, site.backoff.due)
+                return
+            self._dial(site, now)
+            dialling += 1
 
     def _note_queue(self, site: Site, now: float) -> None:
         """Whether requests wait for them is what keeps connections watched, and open."""
@@ -415,7 +518,7 @@ class Pool:
         dialling = False
         # The oldest with room: one that was dialled in its place goes unused then, and is closed.
         for member in site.members:
-            if member is call.avoid or not member.takes_requests:
+            if not member.takes_requests or not call.may_use(member):
                 continue
             serving += 1
             if not member.is_up:
@@ -427,9 +530,27 @@ class Pool:
                     stale = member
         if stale is not None:
             self._carry_out(stale, stale.health.wanted(now), now)
+        elif call.pinned is not None:
+            self._check_pinned(call)
         elif not dialling and serving < self._members_max:
-            self._dial(site, now)
+            if now < site.backoff.due:
+                self._timers.set(site, site.backoff.due)
+            else:
+                self._dial(site, now)
         return None
+
+    def _check_pinned(self, call: Call) -> None:
+        """A request for one connection ends where that takes no more; one in doubt may recover."""
+        member = call.pinned
+        if member.error is not None:
+            self._fail(call, member.error.again())
+        elif member.draining or not member.connection.takes_requests:
+            goaway = member.connection.goaway_received
+            if goaway is None:
+                used_up = ConnectionLost(f"{member} takes no more requests", cause="local")
+                self._fail(call, used_up)
+            else:
+                self._fail(call, _goaway_error(member, goaway))
 
     def _open(self, call: Call, member: Member, now: float) -> None:
         """Give a request to a connection; its stream's identifier is taken when it leaves."""
@@ -452,7 +573,7 @@ class Pool:
             return
         call.pieces.clear()
         call.member, call.stream = member, stream
-        call.connect_due = None
+        call.connect_due = call.room_due = None
         self._timers.set(call, call.next_deadline())
         member.unsent.append(call)
         self._note_use(member, now)
@@ -488,7 +609,9 @@ class Pool:
 
     def _delay_of_repeat(self, call: Call, now: float, free: bool = False) -> float | None:
         """Take what a repetition costs; None: there is none.  free: it costs no token."""
-        if call.retries >= len(RETRY_DELAYS_S) or not call.replayable:
+        if call.retries >= min(call.retries_max, RETRIES_MAX) or not call.replayable:
+            return None
+        if call.pinned is not None and not call.pinned.takes_requests:
             return None
         delay = RETRY_DELAYS_S[call.retries] * (1 + RETRY_SPREAD * self._uniform())
         if call.deadline is not None and now + delay >= call.deadline:
@@ -516,6 +639,8 @@ class Pool:
     def _fail(self, call: Call, error: H2liteError) -> None:
         """End a call with an error; its caller sees to the stream, where that is still open."""
         error.maybe_processed = call.maybe_processed or call.sent_at is not None
+        if error.connection is None:
+            error.connection = call.member
         call.error = error
         self._close_call(call)
         # What came can still be read; the connection need not wait for that.
@@ -528,7 +653,7 @@ class Pool:
         site.calls.pop(call, None)
         if call.member is None and call in site.queue:
             site.queue.remove(call)
-        call.retry_at = call.connect_due = None
+        call.retry_at = call.connect_due = call.room_due = None
         call.pieces.clear()
         self._timers.set(call, None)
         self._orders.append(Deliver(call))
@@ -544,44 +669,66 @@ class Pool:
         self._orders.append(Send(member))
 
     def _drop_chunks(self, call: Call) -> None:
-        while self.take_chunk(call) is not None:
-            pass
+        self._give_credit(call, sum(map(len, call.chunks)))
+        call.chunks.clear()
 
     def _on_call_deadline(self, call: Call, now: float) -> None:
         site = call.site
-        if call.deadline is not None and now >= call.deadline:
+        if _is_past(call.deadline, now):
             self.cancel(call, now, self._late_error(call, site))
-        elif call.retry_at is not None:
+        elif _is_past(call.retry_at, now):
             self._enqueue(site, call, now)
             self._dispatch(site, now)
-        elif site.serves(call):  # it waits for room, not for a dial
-            call.connect_due = now + site.policy.connect_timeout
-        elif not call.renewed and site.policy.is_late(now - (call.connect_due or now)):
-            # We stood still ourselves; the dial was given more time for it, too.
-            call.renewed = True
-            call.connect_due = now + site.policy.connect_timeout
-        else:
-            within = f"within {site.policy.connect_timeout:g} s"
-            self._fail(call, self._unreached(site, within))
+        elif _is_past(call.step_due, now):
+            self.cancel(call, now, self._late_error(call, site))
+        elif _is_past(call.room_due, now) and site.serves(call):
+            self._fail(call, self._late_error(call, site))
             self._note_queue(site, now)
+        elif _is_past(call.connect_due, now):
+            self._judge_connect(call, site, now)
+        elif _is_past(call.room_due, now):  # it waits for a dial, which has a limit of its own
+            call.room_due = now + (call.limits.pool or 0.0)
         if not call.over:
             self._timers.set(call, call.next_deadline())
 
+    def _judge_connect(self, call: Call, site: Site, now: float) -> None:
+        """A request has waited long for a connection to be up."""
+        patience = self._patience(call)
+        if site.serves(call):  # it waits for room, not for a dial
+            call.connect_due = now + patience
+        elif not call.renewed and site.policy.is_late(now - (call.connect_due or now)):
+            # We stood still ourselves; the dial was given more time for it, too.
+            call.renewed = True
+            call.connect_due = now + patience
+        else:
+            self._fail(call, self._unreached(site, f"within {patience:g} s"))
+            self._note_queue(site, now)
+
     def _late_error(self, call: Call, site: Site) -> H2liteError:
         if call.sent_at is not None:
-            return ReadTimeout(f"{site.origin} did not answer in time")
+            if call.stream is not None and call.stream.queued_octets and not call.begun:
+                return WriteTimeout(f"{call.member} did not take the request's content in time")
+            return ReadTimeout(f"{call.member} did not finish the response in time")
         if site.serves(call):
             return PoolTimeout(f"no connection to {site.origin} took the request in time")
         return self._unreached(site, "in time")
 
-    @staticmethod
-    def _unreached(site: Site, within: str) -> ConnectTimeout:
-        """What a request that waited for a dial hears: why the last one failed, if it did."""
+    def _unreached(self, site: Site, within: str) -> ConnectTimeout:
+        """What a request that waited for a dial hears: what that does, or why the last failed."""
+        dialling = next((member for member in site.members if not member.is_up), None)
+        if dialling is not None:
+            return ConnectTimeout(self._slow_dial(dialling, within))
         last = site.last_error
         why = "" if last is None else f": {last}"
         error = ConnectTimeout(f"{site.origin} not reached {within}{why}")
         error.__cause__ = None if last is None else last.again()
         return error
+
+    def _slow_dial(self, member: Member, within: str) -> str:
+        stage = self.stage(member)
+        if stage:
+            return f"{member.origin} not reached {within}, {stage}"
+        return f"{member} sent no HTTP/2 SETTINGS {within}"
 
     # -- connections -----------------------------------------------------------------------
     #
@@ -610,11 +757,8 @@ class Pool:
         # Those in use stay, however many: look again only when there are twice as many.
         self._sites_max = max(ORIGINS_REMEMBERED_MAX, 2 * len(self._sites))
 
-    def _dial(self, site: Site, now: float) -> None:
-        """Begin a dial, or wait until one may begin."""
-        if now < site.backoff.due:
-            self._timers.set(site, site.backoff.due)
-            return
+    def _dial(self, site: Site, now: float) -> Member:
+        """Begin a dial."""
         self._dial_count += 1
         self.counters["dials"] += 1
         member = Member(
@@ -627,6 +771,7 @@ class Pool:
         site.members.append(member)
         self._arm(member)
         self._orders.append(Dial(member))
+        return member
 
     def _on_site_deadline(self, site: Site, now: float) -> None:
         """Back-off is over: dial, if a request still waits for it."""
@@ -739,7 +884,10 @@ class Pool:
         assert member.ready_at is not None
         if member.answered or now - member.ready_at >= GOOD_LIFE_S:
             backoff.proved()
-            backoff.replace(now)
+            if member.site.is_http1:  # connections that come and go are its way
+                backoff.due = now
+            else:
+                backoff.replace(now)
         else:
             backoff.failed(now)
 
@@ -747,10 +895,8 @@ class Pool:
         """Health's verdict."""
         health = member.health
         if not member.is_up:
-            error: H2liteError = ConnectTimeout(
-                f"{member.origin} sent no HTTP/2 SETTINGS within"
-                f" {health.policy.connect_timeout:g} s"
-            )
+            within = f"within {health.policy.connect_timeout:g} s"
+            error: H2liteError = ConnectTimeout(self._slow_dial(member, within))
         else:
             if health.cause == "unknown":
                 health.cause = self.diagnose(member)
@@ -763,9 +909,12 @@ class Pool:
         for stream in [*connection.streams.values()]:
             connection.reset_stream(stream, ErrorCode.CANCEL)  # nobody waits for the rest
         connection.goaway()
-        cause = "local" if connection.goaway_received is None else "goaway"
+        goaway = connection.goaway_received
         order = Finish(member) if member.is_up else Abort(member)
-        error = ConnectionLost(f"{member} was closed: {why}", cause=cause)
+        if goaway is None:
+            cause, error = "local", ConnectionLost(f"{member} was closed: {why}", cause="local")
+        else:
+            cause, error = "goaway", _goaway_error(member, goaway)
         self._remove(member, now, cause, error, order)
 
     def _remove(
@@ -778,6 +927,8 @@ class Pool:
     ) -> None:
         """The connection is gone: nothing of it stays behind, and each of its requests goes on."""
         site = member.site
+        member.error = error
+        error.connection = member
         member.health.lost(cause)
         self._note_state(member)
         site.members.remove(member)
@@ -803,7 +954,9 @@ class Pool:
         site = member.site
         if member.is_up:
             self.deaths[cause] = self.deaths.get(cause, 0) + 1
-            if cause not in ("local", "goaway"):
+            # Of HTTP/1.1, the peer ends whatever is idle.
+            is_usual = site.is_http1 and not member.calls
+            if cause not in ("local", "goaway") and not is_usual:
                 site.backoff.died(now)
             if cause != "local" and not member.loss_judged:
                 self._judge_loss(member, now)
@@ -865,11 +1018,14 @@ class Pool:
 
     def _on_settings(self, member: Member, event: ev.SettingsReceived, now: float) -> None:
         if not member.is_up:
-            member.ready_at = now
-            member.health.ready(now)
-            member.site.backoff.dialled(now)
-            member.site.last_error = None
-            self._note_state(member)
+            self._is_up(member, now)
+
+    def _is_up(self, member: Member, now: float) -> None:
+        member.ready_at = now
+        member.health.ready(now)
+        member.site.backoff.dialled(now)
+        member.site.last_error = None
+        self._note_state(member)
 
     def _on_ping_acked(self, member: Member, event: ev.PingAcked, now: float) -> None:
         ping = member.pings.pop(event.opaque_data, None)
@@ -887,20 +1043,25 @@ class Pool:
 
     def _on_interim(self, member: Member, event: ev.InformationalReceived, now: float) -> None:
         self._heard_message(member)
-        call = member.calls[event.stream_id]
-        call.interim.append((event.status, event.fields))
-        self._orders.append(Deliver(call))
+        call = member.calls.get(event.stream_id)
+        if call is not None:  # None: as in `_on_data`
+            call.interim.append((event.status, event.fields))
+            call.progress_at = now
+            self._orders.append(Deliver(call))
 
     def _on_response(self, member: Member, event: ev.ResponseReceived, now: float) -> None:
         self._heard_message(member)
         if not member.answered:
             member.answered = True
             member.site.backoff.proved()
-        call = member.calls[event.stream_id]
+        call = member.calls.get(event.stream_id)
+        if call is None:  # as in `_on_data`
+            return
         if event.status == 421 and self._redirected(member, call, now):
             return
         call.status = event.status
         call.response_fields = event.fields
+        call.progress_at = now
         self._advance(member, call, event.end_stream)
 
     def _redirected(self, member: Member, call: Call, now: float) -> bool:
@@ -926,6 +1087,7 @@ class Pool:
             return
         if event.data:
             call.chunks.append(bytes(event.data))
+        call.progress_at = now
         self._advance(member, call, event.end_stream)
 
     def _on_trailers(self, member: Member, event: ev.TrailersReceived, now: float) -> None:
@@ -959,6 +1121,7 @@ class Pool:
         who = "the peer" if event.by_peer else "h2lite"
         reason = f": {event.reason}" if event.reason else ""
         error = StreamReset(f"{who} reset the stream, {error_name(code)}{reason}", code)
+        error.connection = member
         if event.by_peer and code == ErrorCode.PROTOCOL_ERROR:
             # It takes us for a peer at fault: whatever we say next may be the next mistake.
             self._retire(member, now, drain=True)
@@ -1011,8 +1174,11 @@ class Pool:
             self._arm(member)
 
     def _on_failed(self, member: Member, event: ev.ConnectionFailed, now: float) -> None:
-        text = f"{member} broke HTTP/2, {error_name(event.error_code)}: {event.reason}"
-        error = RemoteProtocolError(text, event.error_code)
+        http = "HTTP/1.1" if member.site.is_http1 else "HTTP/2"
+        text = f"{member} broke {http}, {error_name(event.error_code)}: {event.reason}"
+        error: H2liteError = RemoteProtocolError(text, event.error_code)
+        if not member.is_up:
+            error = TLSError(f"{member}: HTTP/2 did not begin: {event.reason}")
         error.cause = "protocol_error"
         self._remove(member, now, "protocol_error", error, Finish(member))
 
@@ -1020,12 +1186,24 @@ class Pool:
         goaway = member.connection.goaway_received
         how = "the peer closed the connection" if event.reason == "eof" else event.reason.lower()
         if not member.is_up:
-            early = ConnectError(f"{member.origin}: HTTP/2 did not begin: {how}")
+            early = TLSError(f"{member}: HTTP/2 did not begin: {how}")
             self._remove(member, now, event.cause, early)
             return
-        cause = event.cause if goaway is None else "goaway"
-        code = None if goaway is None else goaway.error_code
-        self._remove(member, now, cause, ConnectionLost(f"{member}: {how}", code, cause))
+        if goaway is None:
+            error = ConnectionLost(f"{member}: {how}", cause=event.cause)
+        else:
+            error = _goaway_error(member, goaway)
+        self._remove(member, now, error.cause, error)
+
+
+def _goaway_error(member: Member, goaway: GoAwayFrame) -> ConnectionLost:
+    said = f" {bytes(goaway.debug_data)!r}" if goaway.debug_data else ""
+    text = f"{member} said GOAWAY {error_name(goaway.error_code)}{said}"
+    return ConnectionLost(text, goaway.error_code, "goaway")
+
+
+def _is_past(deadline: float | None, now: float) -> bool:
+    return deadline is not None and now >= deadline
 
 
 _ON_DEADLINE: dict[type[Any], Callable[[Pool, Any, float], None]] = {

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Before each repetition: the first at once, since most refusals are a restart or a race.
 RETRY_DELAYS_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+RETRIES_MAX = len(RETRY_DELAYS_S)
 RETRY_SPREAD = 0.1  # upward, so that what was refused together does not come back together
 
 # Methods whose repetition the peer must be able to bear (RFC 9110 §9.2.1, §9.2.2).

@@ -68,11 +68,13 @@ class Stream:
     send_window      octets the peer takes on this stream
     receive_window   octets it may send us
     queued_octets    content waiting to be framed
+    sent_at          when some was framed last; seconds
     final_received   a final header section came (client: not a 1xx; server: the request)
     may_send_content a final header section of ours was queued, so content may follow
     unread_octets    content received and not yet consumed
     answers_head     the request is a HEAD: the response has no content whatever it declares
     expected         octets of content the peer declared, None when it did not
+    promised         octets of content we declared, None when we did not
     interim_received 1xx responses so far
     unwanted_octets  content that came though the response was whole; None: it is wanted
     """
@@ -84,6 +86,7 @@ class Stream:
         "receive_window",
         "outgoing",
         "queued_octets",
+        "sent_at",
         "end_queued",
         "trailers",
         "final_received",
@@ -93,8 +96,8 @@ class Stream:
         "expected",
         "interim_received",
         "unwanted_octets",
+        "promised",
         "_received_octets",
-        "_promised",
         "_offered_octets",
         "scheduled",
     )
@@ -106,6 +109,7 @@ class Stream:
         self.receive_window = ReceiveWindow(0)
         self.outgoing: deque[Octets] = deque()
         self.queued_octets = 0
+        self.sent_at = 0.0
         self.end_queued = False  # the caller has said that nothing follows
         self.trailers: Fields | None = None
         self.final_received = False
@@ -115,8 +119,8 @@ class Stream:
         self.expected: int | None = None
         self.interim_received = 0
         self.unwanted_octets: int | None = None
+        self.promised: int | None = None
         self._received_octets = 0
-        self._promised: int | None = None  # octets of content we declared
         self._offered_octets = 0
         self.scheduled = False  # stands in the connection's round of streams with DATA
 
@@ -170,7 +174,7 @@ class Stream:
         """
         if end_stream and content_octets:
             raise LocalProtocolError(f"{content_octets} octets of content declared, none sent")
-        self._promised = content_octets
+        self.promised = content_octets
         self.end_queued = end_stream
 
     def queue(self, data: Octets, end_stream: bool) -> None:
@@ -181,7 +185,7 @@ class Stream:
         if not self.may_send_content:
             raise LocalProtocolError(f"stream {self.stream_id}: a final response comes first")
         offered = self._offered_octets + len(data)
-        promised = self._promised
+        promised = self.promised
         if promised is not None and (offered > promised or (end_stream and offered != promised)):
             raise LocalProtocolError(
                 f"{offered} octets of content on stream {self.stream_id}, {promised} declared"

@@ -362,6 +362,7 @@ class VirtualTransport:
     protocol = "h2"
     tls_version = None
     committed = False
+    cut_off = False
     address = ("virtual", 0)
 
     def __init__(self, line: Line, selector: VirtualSelector) -> None:
@@ -463,6 +464,10 @@ class VirtualDial(Source):
         else:
             self._outcome = DialFailed(ConnectError(f"cannot connect to {self._origin}: refused"))
         self._world.selector.changed(self._fileno)
+
+    @property
+    def stage(self) -> str:
+        return f"connecting to {self._origin}"
 
     @property
     def is_over(self) -> bool:
@@ -926,13 +931,13 @@ class World:
 
     def _read(self, call: Call) -> None:
         if call not in self.unread:
-            while (chunk := self.pool.take_chunk(call)) is not None:
+            while (chunk := self.pool.take_chunk(call, self.clock.now)) is not None:
                 self.bodies[call] = self.bodies.get(call, b"") + chunk
 
     def _feed(self, call: Call) -> None:
         while call.wants_content:
             piece = next(self._sources[call][1], None)
-            self.pool.send_content(call, piece or b"", end_stream=piece is None)
+            self.pool.send_content(call, piece or b"", self.clock.now, end_stream=piece is None)
         if call.over:
             del self._sources[call]
 

@@ -1,11 +1,12 @@
 """Sockets that never block: one recv, one send, TLS by ssl with ALPN.
 
 Octets only: no frames, no waiting; the loop says when to try.
-Grounds: RFC 9113 §3.2, §3.3, §9.2.
+Grounds: RFC 9113 §3.2, §3.3, §9.2; RFC 7301 (ALPN).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import socket
@@ -13,12 +14,15 @@ import struct
 import sys
 
 from .errors import TLSError, UsageError
+from .value import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any, TypeAlias
+
+    from .health import HealthPolicy
 
     # What a socket calls an address: host and port first, more for IPv6; a UNIX socket's is its
     # path, empty for the end that has none, octets for a name that is no file.
@@ -30,10 +34,22 @@ RECV_OCTETS = 65536
 TLS_SEND_OCTETS = 16384  # one TLS record; what a send that wants to write commits us to
 # Without it the kernel swallows megabytes, and a PING waits behind them.
 NOTSENT_LOWAT = 128 * 1024
+# What Linux takes: MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL, MAX_TCP_KEEPCNT, milliseconds in an int.
+KEEPALIVE_S_MAX = 32767
+KEEPALIVE_COUNT_MAX = 127
+USER_TIMEOUT_S_MAX = (2**31 - 1) / 1000
+
+# What a transport carries: HTTP/2 under TLS and in cleartext, and what came before it.
+H2, H2C, HTTP1 = "h2", "h2c", "http/1.1"
+H2_ALONE = (H2,)  # offered by ALPN where nobody asks for more
 
 
 class HandshakeCut(TLSError):
     """The connection ended during the handshake, without a verdict on certificate or protocol."""
+
+
+class TLSBroken(OSError):
+    """After the handshake something came that is no TLS, or a fatal alert."""
 
 
 def address_text(address: Address) -> str:
@@ -52,33 +68,189 @@ def check_unix_sockets() -> None:
         raise UsageError("this system's Python has no UNIX sockets")
 
 
-def prepare(sock: socket.socket) -> None:
-    """Make a stream socket fit for frames: no blocking, no Nagle, a short kernel queue."""
+class SocketOptions(Value):
+    """The kernel's own watch over a TCP connection, behind the health checks.
+
+    keepalive            probe a connection on which nothing is in flight (SO_KEEPALIVE)
+    keepalive_idle       silence before the first probe, whole seconds
+    keepalive_interval   between one probe and the next, whole seconds
+    keepalive_count      probes unanswered before the kernel gives the connection up
+    user_timeout         seconds that octets may stay unacknowledged, or unsent before a closed
+                         window (TCP_USER_TIMEOUT, which also overrides keepalive_count); 0: off
+
+    Keepalive is a backstop and no check: one unacknowledged octet, and its timer only re-arms
+    itself.  A system that cannot set one of its figures keeps its own.
+
+    Raises UsageError for what no kernel takes, and for a user_timeout where there is none.
+    """
+
+    __slots__ = (
+        "keepalive",
+        "keepalive_idle",
+        "keepalive_interval",
+        "keepalive_count",
+        "user_timeout",
+    )
+
+    def __init__(
+        self,
+        keepalive: bool = True,
+        keepalive_idle: int = 60,
+        keepalive_interval: int = 15,
+        keepalive_count: int = 4,
+        user_timeout: float = 0.0,
+    ) -> None:
+        _check_whole("keepalive_idle", keepalive_idle, KEEPALIVE_S_MAX, "whole seconds")
+        _check_whole("keepalive_interval", keepalive_interval, KEEPALIVE_S_MAX, "whole seconds")
+        _check_whole("keepalive_count", keepalive_count, KEEPALIVE_COUNT_MAX, "a whole number")
+        good = isinstance(user_timeout, (int, float))
+        if not good or not 0 <= user_timeout <= USER_TIMEOUT_S_MAX:  # false for nan, too
+            raise UsageError(
+                f"user_timeout of {user_timeout!r}, want seconds, 0 (off) to {USER_TIMEOUT_S_MAX}"
+            )
+        if user_timeout and not hasattr(socket, "TCP_USER_TIMEOUT"):
+            raise UsageError("user_timeout: this system, or its Python, has no TCP_USER_TIMEOUT")
+        self.keepalive = keepalive
+        self.keepalive_idle = keepalive_idle
+        self.keepalive_interval = keepalive_interval
+        self.keepalive_count = keepalive_count
+        self.user_timeout = user_timeout
+
+    def apply(self, sock: socket.socket) -> None:
+        """Set them on a TCP socket.  Raises OSError where the system refuses."""
+        if self.keepalive:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            # The same by macOS' name.
+            idle = "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"
+            _set_tcp(sock, idle, self.keepalive_idle)
+            _set_tcp(sock, "TCP_KEEPINTVL", self.keepalive_interval)
+            _set_tcp(sock, "TCP_KEEPCNT", self.keepalive_count)
+        if self.user_timeout:
+            # Rounded up: 0 ms would mean off.
+            _set_tcp(sock, "TCP_USER_TIMEOUT", math.ceil(self.user_timeout * 1000))
+
+
+def _check_whole(name: str, value: int, most: int, what: str) -> None:
+    if not isinstance(value, int) or not 1 <= value <= most:
+        raise UsageError(f"{name} of {value!r}, want {what}, 1 to {most}")
+
+
+def _set_tcp(sock: socket.socket, name: str, value: int) -> None:
+    option = getattr(socket, name, None)
+    if option is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def check_user_timeout(options: SocketOptions, policy: HealthPolicy) -> None:
+    """Raise UsageError for a user_timeout that is shorter than the patience of the policy.
+
+    TCP_USER_TIMEOUT does not ask whether the peer answers: it ends a live connection whose peer
+    has only closed its window, which the policy lets pass for so long.
+    """
+    least = policy.peer_not_reading + policy.ping_timeout
+    if 0 < options.user_timeout < least:
+        raise UsageError(
+            f"user_timeout of {options.user_timeout:g} s, want 0 (off) or at least"
+            f" peer_not_reading + ping_timeout, {least:g} s: the kernel would end a connection"
+            " whose peer lives and merely reads slowly"
+        )
+
+
+def prepare(sock: socket.socket, options: SocketOptions | None = None) -> None:
+    """Make a stream socket fit for frames: no blocking, no Nagle, a short kernel queue.
+
+    options   what the kernel watches by itself, None: nothing; UNIX sockets have none of it
+    """
     sock.setblocking(False)
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    notsent_lowat = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-    if notsent_lowat is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, notsent_lowat, NOTSENT_LOWAT)
+    _set_tcp(sock, "TCP_NOTSENT_LOWAT", NOTSENT_LOWAT)
+    if options is not None:
+        options.apply(sock)
+
+
+class TcpInfo(Value):
+    """What Linux knows of a TCP connection: five fields from the head of struct tcp_info.
+
+        offset   field              octets
+             0   tcpi_state              1   1: established
+             2   tcpi_retransmits        1   the same octets sent again, times since the last ack
+             3   tcpi_probes             1   of a closed window or of keepalive, since the last ack
+             4   tcpi_backoff            1   times that the timer was doubled
+            24   tcpi_unacked            4   segments sent and not acknowledged
+
+    Source: linux/tcp.h, whose struct has only ever grown at its end.
+    """
+
+    __slots__ = ("state", "retransmits", "probes", "backoff", "unacked")
+
+    HEAD = struct.Struct("=BxBBB19xI")
+    ESTABLISHED = 1
+
+    def __init__(
+        self, state: int, retransmits: int, probes: int, backoff: int, unacked: int
+    ) -> None:
+        self.state = state
+        self.retransmits = retransmits
+        self.probes = probes
+        self.backoff = backoff
+        self.unacked = unacked
+
+    @classmethod
+    def decode(cls, octets: bytes) -> TcpInfo:
+        return cls(*cls.HEAD.unpack_from(octets))
+
+    @property
+    def path_state(self) -> str:
+        """Of a connection that is silent: "path_dead", "peer_hung" or "unknown"."""
+        if self.state != self.ESTABLISHED:
+            return "unknown"
+        if self.unacked:
+            # Without a retransmission the octets may be on their way.
+            return "path_dead" if self.retransmits or self.backoff else "unknown"
+        # Before a closed window nothing is in flight but probes of it.  The other end's kernel
+        # answers them, whatever its program does, but not one that follows another too soon.
+        return "path_dead" if self.probes > 1 else "peer_hung"
+
+
+def read_tcp_info(sock: socket.socket) -> TcpInfo | None:
+    """The kernel's view of a connection; None on other systems, and for what is no TCP socket."""
+    if sys.platform != "linux":  # others have other structs by that name
+        return None
+    try:
+        return TcpInfo.decode(
+            sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TcpInfo.HEAD.size)
+        )
+    except (OSError, struct.error):
+        return None
 
 
 class Transport:
-    """A connected cleartext socket."""
+    """A connected cleartext socket.
 
-    __slots__ = ("sock", "address", "tap")
+    protocol   what is spoken over it: "h2c" or "http/1.1"; under TLS "h2" or "http/1.1"
+    """
 
-    protocol = "h2c"
+    __slots__ = ("sock", "address", "tap", "protocol")
 
-    def __init__(self, sock: socket.socket, address: Address, tap: Tap | None = None) -> None:
+    def __init__(
+        self, sock: socket.socket, address: Address, tap: Tap | None = None, protocol: str = H2C
+    ) -> None:
         self.sock = sock
         self.address = address
         self.tap = tap
+        self.protocol = protocol
 
     @property
     def tls_version(self) -> str | None:
         """ "TLSv1.3" and the like; None in cleartext."""
         return None
+
+    @property
+    def cut_off(self) -> bool:
+        """The end of the stream came without TLS's word for it: somebody may have cut it short."""
+        return False
 
     @property
     def committed(self) -> bool:
@@ -88,7 +260,7 @@ class Transport:
     def recv(self) -> bytes | None:
         """What has come, b"" at the end of the stream, None when nothing is there yet.
 
-        Raises OSError when the connection is broken.
+        Raises OSError when the connection is broken, TLSBroken where it is not the socket's fault.
         """
         try:
             data = self.sock.recv(RECV_OCTETS)
@@ -131,19 +303,25 @@ class Transport:
             return
 
     def path_state(self) -> str:
-        """Of a silent connection: "path_dead", "peer_hung" or, where nobody can say, "unknown"."""
-        return "unknown"
+        """Of a silent connection: "path_dead", "peer_hung" or, where nobody can say, "unknown".
+
+        It is told by what the kernel at the other end acknowledges; a relay has one, too.
+        """
+        info = read_tcp_info(self.sock)
+        return "unknown" if info is None else info.path_state
 
     def close(self) -> None:
         self.sock.close()
 
 
 class TLSTransport(Transport):
-    """A connected socket under TLS.  Call `handshake` until it is done."""
+    """A connected socket under TLS.  Call `handshake` until it is done.
 
-    __slots__ = ("_ssl_errors", "_ssl_ends", "_committed", "_ssl")
+    alpn       the protocols that `context` offers or accepts, which it cannot be asked
+    protocol   what was chosen of them, once the handshake is done
+    """
 
-    protocol = "h2"
+    __slots__ = ("_ssl_errors", "_ssl_ends", "_committed", "_cut_off", "_alpn", "_ssl")
 
     def __init__(
         self,
@@ -152,6 +330,7 @@ class TLSTransport(Transport):
         context: ssl.SSLContext,
         server_hostname: str | None = None,
         tap: Tap | None = None,
+        alpn: Sequence[str] = H2_ALONE,
     ) -> None:
         import ssl
 
@@ -159,24 +338,31 @@ class TLSTransport(Transport):
         self._ssl_errors = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
         self._ssl_ends = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
         self._committed = b""
+        self._cut_off = False
+        self._alpn = alpn
         self._ssl = context.wrap_socket(
             sock,
             server_side=server_hostname is None,
             server_hostname=server_hostname,
             do_handshake_on_connect=False,
+            suppress_ragged_eofs=False,
         )
-        super().__init__(self._ssl, address, tap)
+        super().__init__(self._ssl, address, tap, H2)
 
     @property
     def tls_version(self) -> str | None:
         return self._ssl.version()
 
     @property
+    def cut_off(self) -> bool:
+        return self._cut_off
+
+    @property
     def committed(self) -> bool:
         return bool(self._committed)
 
     def handshake(self) -> int:
-        """One step: the selector events to wait for, 0 when TLS stands and "h2" was chosen.
+        """One step: the selector events to wait for, 0 when TLS stands and a protocol is chosen.
 
         Raises TLSError, with the peer's or the certificate's fault in words; HandshakeCut when
         the connection broke before either was known.
@@ -195,20 +381,33 @@ class TLSTransport(Transport):
         except self._ssl_ends as error:
             raise HandshakeCut("TLS handshake cut off: the peer closed the connection") from error
         except ssl.SSLError as error:
+            if _refuses_protocols(error):
+                raise TLSError(self._alpn_fault("refused the handshake")) from error
             raise TLSError(f"TLS handshake failed: {_ssl_reason(error)}") from error
         except OSError as error:
             raise HandshakeCut(f"TLS handshake cut off: {error.strerror or error}") from error
+        self._judge_choice()
+        return 0
+
+    def _judge_choice(self) -> None:
+        """Which protocol ALPN has come to.  Raises TLSError where that is none we may speak."""
         # RFC 9113 §3.2 [alpn-h2], §3.3 [tls-negotiates]
         chosen = self._ssl.selected_alpn_protocol()
-        if chosen != "h2":
-            raise TLSError(f"the peer does not offer h2 by ALPN (it chose {chosen or 'nothing'})")
+        if chosen != H2:
+            # A server that has never heard of ALPN chooses nothing, and speaks HTTP/1.1.
+            if HTTP1 not in self._alpn or chosen not in (None, HTTP1):
+                raise TLSError(self._alpn_fault(f"chose {chosen or 'nothing'}"))
+            self.protocol = HTTP1
+            return
         cipher = self._ssl.cipher()
         assert cipher is not None
         # Our own contexts cannot come to this; one that a user has made may.
         fault = security_fault(self.tls_version, cipher[0], self._ssl.compression())
         if fault is not None:
             raise TLSError(fault)
-        return 0
+
+    def _alpn_fault(self, deed: str) -> str:
+        return f"the peer does not offer {' or '.join(self._alpn)} by ALPN (it {deed})"
 
     def recv(self) -> bytes | None:
         try:
@@ -216,12 +415,13 @@ class TLSTransport(Transport):
         except self._ssl_errors:
             return None
         except self._ssl_ends:
+            self._cut_off = True
             data = b""
         except OSError as error:
             if getattr(error, "reason", None) is None:  # the socket's fault, not OpenSSL's
                 raise
             # Under TLS 1.3 it is only now that a server can refuse our certificate, by an alert.
-            raise OSError(error.errno, f"TLS failed: {_ssl_reason(error)}") from error
+            raise TLSBroken(error.errno, f"TLS failed: {_ssl_reason(error)}") from error
         if self.tap is not None:
             self.tap(True, data)
         return data
@@ -273,6 +473,12 @@ def _ssl_reason(error: OSError) -> str:
     return (getattr(error, "reason", None) or str(error)).replace("_", " ").lower()
 
 
+def _refuses_protocols(error: OSError) -> bool:
+    """A handshake ended by RFC 7301 §3.2's alert: the server has none of what we offer."""
+    # Not every OpenSSL and Python have a name for it; then it stands in the text.
+    return "no application protocol" in _ssl_reason(error)
+
+
 def security_fault(version: str | None, suite: str, compression: str | None) -> str | None:
     """Why HTTP/2 is not to be spoken over such a TLS connection; None: it may be.
 
@@ -303,8 +509,11 @@ def client_tls(
     certfile: str | None = None,
     keyfile: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    alpn: Sequence[str] = H2_ALONE,
 ) -> ssl.SSLContext | None:
     """The context for URLs of a scheme: made of these arguments, or the user's own; None for http.
+
+    alpn   what to offer, also by the user's own: see `client_context`
 
     Raises UsageError for arguments that do not go together.
     """
@@ -314,7 +523,7 @@ def client_tls(
             raise UsageError("certfile, keyfile and ssl_context are for https URLs")
         return None
     if ssl_context is None:
-        return client_context(verify, cafile, certfile, keyfile)
+        return client_context(verify, cafile, certfile, keyfile, alpn)
     if not verify or cafile is not None or certfile is not None or keyfile is not None:
         raise UsageError(
             "ssl_context says what verify, cafile, certfile and keyfile would: leave them out"
@@ -323,8 +532,7 @@ def client_tls(
 
     if ssl_context.protocol == ssl.PROTOCOL_TLS_SERVER:
         raise UsageError("ssl_context is a server's, want a client's")
-    # RFC 9113 §3.2 [alpn-h2]
-    ssl_context.set_alpn_protocols(["h2"])
+    _offer(ssl_context, alpn)
     return ssl_context
 
 
@@ -333,14 +541,17 @@ def client_context(
     cafile: str | None = None,
     certfile: str | None = None,
     keyfile: str | None = None,
+    alpn: Sequence[str] = H2_ALONE,
 ) -> ssl.SSLContext:
     """A context that offers h2 and verifies certificates unless told otherwise.
 
     cafile     PEM file of certificates to trust instead of the system's
     certfile   PEM file of our own certificate, for servers that ask for one
     keyfile    PEM file of its private key, None: that is in certfile
+    alpn       what to offer, the preferred first: "h2", "http/1.1" or both; TLSTransport must
+               be told the same
 
-    Raises UsageError when a file cannot be read or used.
+    Raises UsageError when a file cannot be read or used, and for other protocols.
     """
     import ssl
 
@@ -357,6 +568,7 @@ def client_context(
     if certfile is not None:
         _load_certificate(context, certfile, keyfile)
     _restrict(context)
+    _offer(context, alpn)
     return context
 
 
@@ -368,7 +580,16 @@ def server_context(certfile: str, keyfile: str | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     _load_certificate(context, certfile, keyfile)
     _restrict(context)
+    _offer(context, H2_ALONE)
     return context
+
+
+def _offer(context: ssl.SSLContext, alpn: Sequence[str]) -> None:
+    protocols = [*alpn]
+    if not protocols or not {*protocols} <= {H2, HTTP1}:
+        raise UsageError(f"alpn of {alpn!r}, want h2, http/1.1 or both")
+    # RFC 9113 §3.2 [alpn-h2]
+    context.set_alpn_protocols(protocols)
 
 
 def _check_key_log() -> None:
@@ -415,4 +636,3 @@ def _restrict(context: ssl.SSLContext) -> None:
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
     # RFC 9113 §9.2.1 [tls-no-compression], [tls-no-renegotiation]
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["h2"])

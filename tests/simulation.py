@@ -155,6 +155,7 @@ class Simulation:
         self.messages: Counter[Member] = Counter()
         self.probes: Counter[Member] = Counter()
         self.asked_after: dict[Member, list[int]] = {}  # messages heard before each of its probes
+        self.last_asked: dict[Member, int] = {}  # messages heard before its latest probe
         self.cancel_probes: dict[Member, int] = {}  # messages heard when one was last allowed
         self.busy_since: dict[Member, float] = {}
         self.blocked_at: dict[Member, float] = {}  # when octets were last seen to be queued
@@ -628,6 +629,7 @@ class Simulation:
         def asking(member: Member, now: float) -> None:
             # What comes in the same turn may let the next one leave, and not this one.
             self.asked_after.setdefault(member, []).append(self.messages[member])
+            self.last_asked[member] = self.messages[member]
             send_probe(member, now)
 
         self.world.pool._send_probe = asking  # type: ignore[method-assign]
@@ -642,7 +644,7 @@ class Simulation:
             for call in member.calls.values():
                 self.call_member[call] = member
 
-        self.world.pool.sent = leaving  # type: ignore[method-assign]
+        self.world.pool.sent = leaving  # type: ignore[assignment,method-assign]
 
     def _note(self, *what: object) -> None:
         self._trace.update(repr(what).encode())
@@ -714,6 +716,7 @@ class Simulation:
             self.took_at,
             self.cancel_probes,
             self.asked_after,
+            self.last_asked,
         )
         for table in tables:
             table.pop(member, None)
@@ -818,6 +821,9 @@ class Simulation:
         blocked = self.blocked_at.get(member, -1.0) > now - silence
         if not policy.hold_when_stale or heard_now or blocked:
             return
+        # Who complained of PINGs is not asked a second time before HEADERS or DATA come.
+        if not policy.when_unanswered and self.last_asked.get(member) == self.messages[member]:
+            return
         if silence > policy.stale_after + SLACK_S:
             text = f"request {call.number} left on {member}, silent for {silence:.3f} s"
             raise self._broken("stale", text)
@@ -831,7 +837,7 @@ class Simulation:
             if len(site.queue) > QUEUED_MAX + 3 * 100:  # those that moved back are not refused
                 raise self._broken("bounded", f"{len(site.queue)} requests wait")
             for member in site.members:
-                connection = member.connection
+                connection: Any = member.connection
                 if len(connection._pings) > PINGS_IN_FLIGHT_MAX:
                     raise self._broken("bounded", f"{len(connection._pings)} PINGs in flight")
                 if member.late_probe and member.probe == member.late_probe:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import os
 import re
 import socket
-import sys
 from pathlib import Path
 
 import pytest
@@ -75,7 +74,7 @@ def test_a_wrong_argument_is_one_line_and_exit_code_2(capsys, arguments, line):
     assert err.endswith("--help)\n")
 
 
-@pytest.mark.parametrize("command", [[], ["ping"], ["get"], ["serve"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["ping"], ["get"], ["serve"], ["demo"], ["doctor"]])
 def test_help_is_no_failure(capsys, command):
     code, out, err = run(capsys, *command, "--help")
 
@@ -195,7 +194,7 @@ def test_ctrl_c_ends_a_ping_with_its_summary(capsys, monkeypatch):
     def interrupted(self: PooledConnection, timeout: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PooledConnection, "poll", interrupted)
+    monkeypatch.setattr(PooledConnection, "watch", interrupted)
     with serving() as server:
         code, out, err = run(capsys, "ping", server.url)
 
@@ -207,7 +206,7 @@ def test_ctrl_c_elsewhere_is_exit_code_130_without_a_word(capsys, monkeypatch):
     def interrupted(self: PooledConnection, method: str, path: str, **_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PooledConnection, "request", interrupted)
+    monkeypatch.setattr(PooledConnection, "stream", interrupted)
     with serving() as server:
         assert run(capsys, "get", server.url) == (130, "", "")
 
@@ -322,8 +321,9 @@ def test_a_response_that_does_not_come_in_time_is_exit_code_6(capsys):
 
 def test_a_connection_that_does_not_stand_in_time_is_exit_code_6(capsys):
     def silent(sock: socket.socket) -> None:
-        while sock.recv(65536):
-            pass
+        with contextlib.suppress(ConnectionResetError):  # who gives up may reset the connection
+            while sock.recv(65536):
+                pass
 
     with accepting(silent) as peer:
         code, out, err = run(capsys, "get", "--max-time", "0.2", peer.url)
@@ -550,29 +550,3 @@ def test_a_host_that_does_not_exist_is_exit_code_3(capsys):
     assert (code, out) == (3, "")
     assert err.startswith("h2lite: cannot listen on a..b port 8080: not a host name")
     assert err.count("\n") == 1
-
-
-# -- demo --------------------------------------------------------------------------------------
-
-
-def test_the_demo_works_over_tls_and_cleans_up(capsys, tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    code, out, err = run(capsys, "demo")
-
-    assert (code, err) == (0, "")
-    assert "over TLS (TLSv1.3, ALPN h2)" in out
-    assert "PING 6: acknowledged after " in out
-    assert out.endswith("It works.\n")
-    assert os.listdir(tmp_path) == []
-
-
-def test_the_demo_works_in_cleartext_without_the_certificates_extra(capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "cryptography", None)
-
-    code, out, err = run(capsys, "demo")
-
-    assert (code, err) == (0, "")
-    assert out.startswith("In cleartext, since certificates need the cryptography package")
-    assert "over cleartext\n" in out
-    assert out.endswith("It works.\n")

@@ -1070,7 +1070,7 @@ def test_streams_a_goaway_left_out_are_reported_and_the_others_go_on(feed):
 
     events = feed(client, GoAwayFrame(1, ErrorCode.NO_ERROR, b"bye"))
 
-    left_out = "left out by GOAWAY NO_ERROR"
+    left_out = "left out by GOAWAY NO_ERROR b'bye'"
     assert events == [
         ev.GoAwayReceived(1, ErrorCode.NO_ERROR, b"bye"),
         ev.StreamReset(3, ErrorCode.REFUSED_STREAM, True, left_out),

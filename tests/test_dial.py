@@ -114,9 +114,11 @@ def outcome(loop: Loop, dial: Dial) -> Value:
     return events[0]
 
 
-def reach(loop: Loop, origin: Origin, context: ssl.SSLContext | None = None) -> Any:
+def reach(
+    loop: Loop, origin: Origin, context: ssl.SSLContext | None = None, **options: Any
+) -> Any:
     """The transport of a dial that succeeds."""
-    reached = outcome(loop, Dial(loop, origin, context))
+    reached = outcome(loop, Dial(loop, origin, context, **options))
     assert isinstance(reached, Dialled), reached
     return reached.transport
 
@@ -620,6 +622,48 @@ def test_where_there_are_no_unix_sockets_the_caller_is_told(loop, monkeypatch):
 
     with pytest.raises(UsageError, match="no UNIX sockets"):
         Dial(loop, Origin("http", "localhost", 80, "/run/app.sock"), None)
+
+
+# -- protocols ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "http/1.1"])
+def test_in_cleartext_the_protocol_is_what_the_caller_says(loop, listener, protocol):
+    origin = Origin("http", LOCALHOST, listener.getsockname()[1])
+
+    transport = reach(loop, origin, protocol=protocol)
+
+    assert transport.protocol == protocol
+    transport.close()
+
+
+def test_another_protocol_in_cleartext_is_refused(loop):
+    with pytest.raises(UsageError, match=r"protocol of 'h2' in cleartext, want h2c or http/1\.1"):
+        Dial(loop, Origin("http", LOCALHOST, 80), None, protocol="h2")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "chosen"), [(["h2"], "h2"), (["http/1.1"], "http/1.1"), ([], "http/1.1")]
+)
+def test_under_tls_the_protocol_is_what_the_server_chooses(loop, files, accepted, chosen):
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(files.certfile, files.keyfile)
+    if accepted:
+        server.set_alpn_protocols(accepted)
+    alpn = ("h2", "http/1.1")
+
+    def handshake(sock: socket.socket) -> None:
+        with server.wrap_socket(sock, server_side=True) as tls:
+            tls.recv(1)
+
+    with accepting(handshake) as listening:
+        origin = Origin("https", LOCALHOST, listening.port)
+        context = client_context(cafile=files.cafile, alpn=alpn)
+        transport = reach(loop, origin, context, alpn=alpn)
+        transport.end_sending()
+        transport.close()
+
+    assert transport.protocol == chosen
 
 
 # -- TLS ---------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from h2lite.errors import (
     ReadTimeout,
     StreamReset,
     UsageError,
+    WriteTimeout,
 )
 from h2lite.events import (
     DataReceived,
@@ -93,7 +94,7 @@ def test_content_far_beyond_the_windows_comes_back_whole_with_its_trailers(conne
             yield BLOCK
         trailers.append(("Digest", sent.hexdigest()))
 
-    response = connection.request("PUT", "/stream/echo", body=body(), trailers=trailers)
+    response = connection.stream("PUT", "/stream/echo", body=body(), trailers=trailers)
     for piece in response.iter_bytes():
         received.update(piece)
 
@@ -114,9 +115,9 @@ def test_content_far_beyond_the_windows_comes_back_whole_with_its_trailers(conne
 )
 def test_a_body_may_be_octets_a_file_or_an_iterable(connection, body):
     whole = body()
-    assert connection.request("PUT", "/count", body=whole).read() == b"3000"
+    assert connection.stream("PUT", "/count", body=whole).read() == b"3000"
     assert not getattr(whole, "closed", False)
-    assert connection.request("PUT", "/stream/echo", body=body()).read() == b"abc" * 1000
+    assert connection.stream("PUT", "/stream/echo", body=body()).read() == b"abc" * 1000
 
 
 def test_a_file_is_sent_from_where_it_stands_and_its_length_is_declared():
@@ -129,12 +130,12 @@ def test_a_file_is_sent_from_where_it_stands_and_its_length_is_declared():
     file = io.BytesIO(b"0123456789")
     file.seek(4)
     with serving(note) as server, connect(server.url) as connection:
-        connection.request("PUT", "/", body=file).read()
+        connection.stream("PUT", "/", body=file).read()
         reader, writer = os.pipe()
         os.write(writer, b"piped")
         os.close(writer)
         with open(reader, "rb") as pipe:
-            connection.request("PUT", "/", body=pipe).read()
+            connection.stream("PUT", "/", body=pipe).read()
 
     assert [request.body for request in seen] == [b"456789", b"piped"]
     assert ("content-length", "6") in seen[0].headers
@@ -144,8 +145,8 @@ def test_a_file_is_sent_from_where_it_stands_and_its_length_is_declared():
 @pytest.mark.parametrize("body", ["text", 5, None])
 def test_what_can_be_no_body_is_refused_before_anything_is_sent(connection, body):
     with pytest.raises(UsageError, match="a body of"):
-        connection.request("PUT", "/count", body=body)
-    assert connection.request("PUT", "/count").read() == b"0"
+        connection.stream("PUT", "/count", body=body)
+    assert connection.stream("PUT", "/count").read() == b"0"
 
 
 def raises() -> Iterator[bytes]:
@@ -166,16 +167,16 @@ def raises() -> Iterator[bytes]:
 )
 def test_a_body_that_fails_costs_its_stream_alone(connection, body, headers, fault):
     with pytest.raises(fault):
-        connection.request("PUT", "/count", body=body(), headers=headers)
-    assert connection.request("PUT", "/count", body=b"whole").read() == b"5"
+        connection.stream("PUT", "/count", body=body(), headers=headers)
+    assert connection.stream("PUT", "/count", body=b"whole").read() == b"5"
 
 
 def test_trailers_that_may_not_be_sent_withdraw_the_request(connection):
     for body in (b"octets", iter([b"octets"])):
         with pytest.raises(LocalProtocolError, match=r"belongs to HTTP/1\.1"):
-            connection.request("PUT", "/count", body=body, trailers=[("connection", "close")])
-    assert connection.request("PUT", "/count", body=b"whole").read() == b"5"
-    assert connection._connection.streams == {}
+            connection.stream("PUT", "/count", body=body, trailers=[("connection", "close")])
+    assert connection.stream("PUT", "/count", body=b"whole").read() == b"5"
+    assert connection._member.connection.streams == {}
 
 
 def test_a_piece_may_be_used_again_for_the_next_one(connection):
@@ -185,7 +186,7 @@ def test_a_piece_may_be_used_again_for_the_next_one(connection):
             piece[:] = bytes([number % 251]) * 1000
             yield piece
 
-    content = connection.request("PUT", "/stream/echo", body=body()).read()
+    content = connection.stream("PUT", "/stream/echo", body=body()).read()
     assert content == b"".join(bytes([number % 251]) * 1000 for number in range(3000))
 
 
@@ -194,13 +195,13 @@ def test_the_bodys_own_code_runs_without_the_connections_lock(connection):
 
     def body() -> Iterator[bytes]:
         other = threading.Thread(
-            target=lambda: answers.append(connection.request("GET", "/count").read())
+            target=lambda: answers.append(connection.stream("GET", "/count").read())
         )
         other.start()
         other.join(PATIENCE_S)
         yield b"content"
 
-    assert connection.request("PUT", "/count", body=body()).read() == b"7"
+    assert connection.stream("PUT", "/count", body=body()).read() == b"7"
     assert answers == [b"0"]
 
 
@@ -212,11 +213,11 @@ def test_an_answer_before_the_end_of_the_request_is_kept_and_the_rest_not_sent(c
             pulled.append(1)
             yield BLOCK
 
-    response = connection.request("PUT", "/stream/refuse", body=endless(), timeout=PATIENCE_S)
+    response = connection.stream("PUT", "/stream/refuse", body=endless(), timeout=PATIENCE_S)
 
     assert (response.status, response.read()) == (403, b"not here\n")
     assert len(pulled) < 100
-    assert connection.request("GET", "/count").read() == b"0"
+    assert connection.stream("GET", "/count").read() == b"0"
 
 
 def test_a_request_that_stalls_runs_into_its_timeout(connection):
@@ -224,10 +225,10 @@ def test_a_request_that_stalls_runs_into_its_timeout(connection):
         peer.serve()  # takes nothing, answers nothing
 
     with peering(patient) as peer, connect(peer.url) as silent:
+        with pytest.raises(WriteTimeout):
+            silent.stream("PUT", "/", body=iter(lambda: BLOCK, None), timeout=0.1)
         with pytest.raises(ReadTimeout):
-            silent.request("PUT", "/", body=iter(lambda: BLOCK, None), timeout=0.1)
-        with pytest.raises(ReadTimeout):
-            silent.request("PUT", "/", body=iter(lambda: b"", None), timeout=0.1)
+            silent.stream("PUT", "/", body=iter(lambda: b"", None), timeout=0.1)
         silent.ping()
 
 
@@ -242,7 +243,7 @@ def test_interim_responses_stand_beside_the_final_one():
         peer.serve()
 
     with peering(early) as peer, connect(peer.url) as connection:
-        response = connection.request("GET", "/")
+        response = connection.stream("GET", "/")
 
     assert response.status == 200
     assert [(status, list(fields)) for status, fields in response.interim] == [
@@ -309,7 +310,7 @@ def test_trailers_follow_the_body_that_filled_them(threads):
             ("/octets", b"content", [("a", "b")]),
             ("/empty", b"", [("a", "b")]),
         ):
-            response = connection.request("GET", path)
+            response = connection.stream("GET", path)
             assert (response.read(), list(response.trailers)) == (content, trailers)
 
 
@@ -321,7 +322,7 @@ def test_a_body_that_has_nothing_yet_is_asked_again(threads):
         serving(lambda request: Reply(200, iter(yields)), threads=threads) as server,
         connect(server.url) as connection,
     ):
-        assert connection.request("GET", "/").read() == b"firstlast"
+        assert connection.stream("GET", "/").read() == b"firstlast"
 
 
 def test_a_reply_with_a_delay_holds_up_nobody():
@@ -333,7 +334,7 @@ def test_a_reply_with_a_delay_holds_up_nobody():
     with serving(slow) as server, connect(server.url) as one, connect(server.url) as other:
 
         def wait() -> None:
-            one.request("GET", "/slow")
+            one.stream("GET", "/slow")
             order.append("slow")
 
         thread = threading.Thread(target=wait)
@@ -456,7 +457,7 @@ def test_sys_exit_in_a_handler_ends_its_request_and_not_its_thread(monkeypatch):
         raise SystemExit
 
     with serving(leaving, threads=1) as server, connect(server.url) as connection:
-        assert [connection.request("GET", "/").status for _ in range(2)] == [500, 500]
+        assert [connection.stream("GET", "/").status for _ in range(2)] == [500, 500]
 
 
 @pytest.mark.parametrize("threads", [-1, CONCURRENT_STREAMS_MAX + 1, 1.5])
@@ -472,8 +473,8 @@ def test_a_predicate_that_fails_is_a_500(monkeypatch):
         raise RuntimeError("which requests are streamed?")
 
     with serving(handler, streamed=broken) as server, connect(server.url) as connection:
-        assert connection.request("PUT", "/", body=b"content").status == 500
-        assert connection.request("GET", "/").status == 200
+        assert connection.stream("PUT", "/", body=b"content").status == 500
+        assert connection.stream("GET", "/").status == 200
 
 
 @in_loop_and_threads
@@ -487,7 +488,7 @@ def test_trailers_that_cannot_be_sent_reset_their_stream_alone(threads, monkeypa
     with serving(wrong, threads=threads) as server, connect(server.url) as connection:
         for path in ("/iterator", "/octets"):
             with pytest.raises(StreamReset, match="INTERNAL_ERROR"):
-                connection.request("GET", path).read()
+                connection.stream("GET", path).read()
 
 
 def test_what_ends_the_loop_leaves_nothing_open():
@@ -554,7 +555,7 @@ def test_an_idle_client_is_not_waited_for():
     with serving() as server, connect(server.url) as connection:
         server.stop(60.0)
         with pytest.raises(ConnectionLost):
-            connection.poll(PATIENCE_S)
+            connection.watch(PATIENCE_S)
 
 
 def test_who_does_not_finish_in_the_grace_time_is_cut_off():
@@ -678,7 +679,7 @@ def test_a_client_at_fault_while_it_waits_for_a_word_ends_nothing_but_itself():
         raw.sock.sendall(raw.core.data_to_send(0.0) + b"\0\0\1\6\0\0\0\0\0x")  # a PING of 1 octet
         raw.rest()
         with connect(server.url) as connection:
-            assert connection.request("GET", "/").status == 200
+            assert connection.stream("GET", "/").status == 200
 
 
 def test_a_client_that_takes_no_fields_ends_nothing_but_its_stream(monkeypatch):
@@ -689,7 +690,7 @@ def test_a_client_that_takes_no_fields_ends_nothing_but_its_stream(monkeypatch):
         raw.core.send_data(stream, b"content", end_stream=True)
         assert raw.until(StreamWasReset).error_code == ErrorCode.INTERNAL_ERROR
         with connect(server.url) as connection:
-            assert connection.request("GET", "/").status == 200
+            assert connection.stream("GET", "/").status == 200
 
 
 @pytest.mark.parametrize("step", ["handler", "body"])
@@ -751,7 +752,7 @@ def test_a_delay_that_is_none_is_a_500(delay, monkeypatch):
         serving(lambda request: Reply(200, b"", delay=delay)) as server,
         connect(server.url) as connection,
     ):
-        assert connection.request("GET", "/").status == 500
+        assert connection.stream("GET", "/").status == 500
 
 
 def test_a_wait_longer_than_the_selector_takes_is_no_fault():
@@ -765,7 +766,7 @@ def test_a_wait_longer_than_the_selector_takes_is_no_fault():
 @pytest.mark.parametrize("status", [204, 304])
 def test_a_response_that_has_no_content_declares_none(status):
     with serving(lambda request: Reply(status)) as server, connect(server.url) as connection:
-        response = connection.request("GET", "/")
+        response = connection.stream("GET", "/")
         assert (response.read(), list(response.headers)) == (b"", [])
 
 
@@ -776,7 +777,7 @@ def test_a_log_that_cannot_be_written_ends_nothing(monkeypatch):
         raise OSError("no space left")
 
     with serving(handler, log=full) as server, connect(server.url) as connection:
-        assert connection.request("GET", "/").status == 200
+        assert connection.stream("GET", "/").status == 200
 
 
 def test_without_descriptors_the_listener_waits_and_does_not_spin():

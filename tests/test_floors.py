@@ -23,15 +23,19 @@ FLOORS = {
     "frames": 1,
     "origin": 1,
     "settings": 1,
+    "timeout": 1,
     "timers": 1,
     "fields": 2,
     "framer": 2,
     "health": 2,
     "retry": 2,
     "window": 2,
+    "message": 3,
+    "environment": 3,
     "stream": 3,
     "call": 4,
     "connection": 4,
+    "http1": 4,
     "member": 5,
     "orders": 5,
     "pool": 5,
@@ -42,6 +46,7 @@ FLOORS = {
     "certs": 7,
     "client": 7,
     "drive": 7,
+    "engine": 7,
     "exchange": 7,
     "server": 7,
     "testing": 7,
@@ -50,6 +55,7 @@ FLOORS = {
     "cli": 8,
     "cli.count": 8,
     "cli.demo": 8,
+    "cli.doctor": 8,
     "cli.get": 8,
     "cli.ping": 8,
     "cli.routes": 8,
@@ -67,7 +73,7 @@ IMPURE = frozenset(
 HEAVY = frozenset(("concurrent", "dataclasses", "enum", "typing"))
 
 # The packages that are not the standard library's, and the one module that may import each.
-FOREIGN = {"hpack": "fields", "cryptography": "certs"}
+FOREIGN = {"hpack": "fields", "h11": "http1", "cryptography": "certs"}
 
 
 class Import(NamedTuple):

@@ -304,6 +304,18 @@ def test_where_unanswered_requests_are_not_asked_about_silence_is():
     assert health.next_deadline() == 30
 
 
+def test_where_unanswered_requests_are_not_asked_about_one_ping_goes_before_a_use():
+    health = live(when_unanswered=False)
+    assert (health.admits(11), health.wanted(11)) == (HOLD, [PING])
+    assert health.admits(11) == HOLD  # the next one waits for the same ack
+    health.heard(12, rtt_s=1.0)
+
+    assert (health.admits(25), health.wanted(25)) == (SEND, [])
+
+    health.heard_message()
+    assert (health.admits(25), health.wanted(25)) == (HOLD, [PING])
+
+
 def test_silence_counts_from_settings_for_staleness():
     health = Health(HealthPolicy(), 0.0, half)
     health.ready(9)

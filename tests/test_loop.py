@@ -25,7 +25,7 @@ from h2lite.framer import CLIENT_PREFACE, Framer
 from h2lite.frames import DataFrame, GoAwayFrame, PingFrame, SettingsFrame
 from h2lite.loop import LINGER_S, READ, WRITE, Link, Loop, Source
 from h2lite.testing import Clock
-from h2lite.transport import Transport, prepare
+from h2lite.transport import TLSBroken, Transport, prepare
 from h2lite.value import Value
 
 from .running import tcp_pair
@@ -442,6 +442,7 @@ def test_a_reset_is_reported_with_the_systems_words(loop):
         (ConnectionResetError(104, "reset"), "reset"),
         (BrokenPipeError(32, "broken pipe"), "reset"),
         (TimeoutError(110, "timed out"), "path_dead"),
+        (TLSBroken(1, "TLS failed: bad record mac"), "tls"),
         (OSError(113, "no route"), "unknown"),
     ],
 )

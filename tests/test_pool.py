@@ -68,8 +68,8 @@ def test_pieces_given_before_there_is_a_connection_leave_in_order():
     server = world.serve(delay_s=0.1)
     call = in_pieces(world, server)
     for piece in PIECES:
-        world.pool.send_content(call, piece)
-    world.pool.send_content(call, b"", end_stream=True)
+        world.pool.send_content(call, piece, world.clock.now)
+    world.pool.send_content(call, b"", world.clock.now, end_stream=True)
     assert not call.wants_content
 
     world.run(2.0)
@@ -85,9 +85,9 @@ def test_pieces_given_on_the_way_leave_at_once():
     world.run(0.55)
     assert call.wants_content
 
-    world.pool.send_content(call, b"one")
+    world.pool.send_content(call, b"one", world.clock.now)
     world.run(0.6)
-    world.pool.send_content(call, b"two", end_stream=True)
+    world.pool.send_content(call, b"two", world.clock.now, end_stream=True)
     world.run(2.0)
 
     assert (call.status, [seen.body for seen in server.seen]) == (200, [b"onetwo"])
@@ -99,10 +99,10 @@ def test_trailers_end_content_in_pieces(when):
     server = world.serve(delay_s=0.1)
     call = in_pieces(world, server)
     server.answer = lambda seen: Answer(delay_s=2.0)
-    world.pool.send_content(call, b"content")
+    world.pool.send_content(call, b"content", world.clock.now)
     world.run(when)
 
-    world.pool.send_trailers(call, [(b"checksum", b"1")])
+    world.pool.send_trailers(call, [(b"checksum", b"1")], world.clock.now)
     world.run(6.0)
 
     assert (call.status, server.seen[0].body) == (200, b"content")
@@ -114,17 +114,17 @@ def test_content_after_its_end_is_a_mistake_and_after_the_answer_is_dropped():
     world = World(policy())
     server = world.serve()
     call = in_pieces(world, server)
-    world.pool.send_content(call, b"", end_stream=True)
+    world.pool.send_content(call, b"", world.clock.now, end_stream=True)
     with pytest.raises(UsageError, match="has ended"):
-        world.pool.send_content(call, b"more")
+        world.pool.send_content(call, b"more", world.clock.now)
     with pytest.raises(UsageError, match="has ended"):
-        world.pool.send_trailers(call, [])
+        world.pool.send_trailers(call, [], world.clock.now)
 
     early = in_pieces(world, server)
     world.run(1.0)
     assert (early.status, early.over) == (200, True)
-    world.pool.send_content(early, b"late")
-    world.pool.send_trailers(early, [(b"a", b"b")])
+    world.pool.send_content(early, b"late", world.clock.now)
+    world.pool.send_trailers(early, [(b"a", b"b")], world.clock.now)
     world.run(2.0)
     assert server.seen[1].body == b""
 
@@ -137,8 +137,8 @@ def test_content_that_had_not_left_moves_with_its_request():
     world.request(server, "POST", bytes(100_000))
     world.run(0.1)
     moved = in_pieces(world, server)
-    world.pool.send_content(moved, b"one")
-    world.pool.send_content(moved, b"two", end_stream=True)
+    world.pool.send_content(moved, b"one", world.clock.now)
+    world.pool.send_content(moved, b"two", world.clock.now, end_stream=True)
     world.run(0.2)
     assert (moved.stream is not None, moved.sent_at) == (True, None)
 
@@ -158,13 +158,13 @@ def test_a_repeated_request_is_given_its_content_and_trailers_anew():
     answers = [Answer(delay_s=0.1, reset=ErrorCode.REFUSED_STREAM), Answer(delay_s=1.0)]
     server.answer = lambda seen: answers.pop(0)
     call = in_pieces(world, server, rewindable=True)
-    world.pool.send_content(call, b"first")
-    world.pool.send_trailers(call, [(b"a", b"b")])
+    world.pool.send_content(call, b"first", world.clock.now)
+    world.pool.send_trailers(call, [(b"a", b"b")], world.clock.now)
     world.run(0.5)
     assert [notice.call for _, notice in world.told(Rewind)] == [call]
     assert (call.content_ended, call.trailers) == (False, None)
 
-    world.pool.send_content(call, b"again", end_stream=True)
+    world.pool.send_content(call, b"again", world.clock.now, end_stream=True)
     world.run(2.0)
 
     assert (call.status, [seen.body for seen in server.seen]) == (200, [b"first", b"again"])
@@ -487,7 +487,7 @@ def test_a_server_that_wants_no_more_after_its_answer_is_no_fault():
     server = world.serve()
     opened(world, server, held)
     call = in_pieces(world, server)
-    world.pool.send_content(call, b"one")
+    world.pool.send_content(call, b"one", world.clock.now)
     world.run_for(0.1)
     server.peers[0].send(
         HeadersFrame(3, block([(b":status", b"200")]), True).encode(),
@@ -562,7 +562,9 @@ def test_what_came_before_a_reset_can_be_read_and_holds_no_credit_back():
 
     assert isinstance(call.error, StreamReset)
     assert member(world).connection._unread == 0
-    assert (world.pool.take_chunk(call), world.pool.take_chunk(call)) == (bytes(500), None)
+    now = world.clock.now
+    chunks = [world.pool.take_chunk(call, now), world.pool.take_chunk(call, now)]
+    assert chunks == [bytes(500), None]
 
 
 def test_a_peer_that_breaks_the_protocol_is_told_and_its_requests_end():
@@ -689,7 +691,7 @@ def test_a_response_may_be_read_after_its_connection_is_gone():
     world.run_for(1.0)
     assert world.pool.members == []
 
-    assert world.pool.take_chunk(call) == b"ok"
+    assert world.pool.take_chunk(call, world.clock.now) == b"ok"
     world.pool._orders += [Send(gone), Finish(gone)]
     world.run_for(1.0)
     world.cancel(call)

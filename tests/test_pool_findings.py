@@ -61,6 +61,27 @@ def test_fields_of_the_wrong_type_hurt_nobody_else():
     assert good.ended
 
 
+@pytest.mark.parametrize(
+    "event",
+    [ev.InformationalReceived(3, 103, []), ev.ResponseReceived(3, 200, [], True)],
+    ids=["interim", "final"],
+)
+def test_a_response_to_a_request_that_was_given_up_before_the_pool_heard_of_it(event):
+    """Read in a turn that was interrupted, and told after another thread's cancel: KeyError."""
+    world = World()
+    server = world.serve()
+    opened(world, server)
+    server.answer = held
+    call = world.request(server)
+    world.run(SOON_S)
+    assert list(member(world).calls) == [3]
+
+    world.pool.cancel(call, world.clock.now)
+    world.pool.receive(member(world), [event], world.clock.now)
+
+    assert member(world).error is None
+
+
 def test_the_end_of_a_connection_that_has_failed_in_the_same_read():
     """Link._receive may return both; the second buries a member that is gone: ValueError."""
     world = World()
@@ -339,5 +360,5 @@ def test_content_of_a_connection_that_is_gone_asks_for_no_send():
     assert call.ended
     assert world.pool.members == []
     world.pool.take_orders()
-    assert world.pool.take_chunk(call) == b"ok"
+    assert world.pool.take_chunk(call, world.clock.now) == b"ok"
     assert [order for order in world.pool.take_orders() if isinstance(order, Send)] == []

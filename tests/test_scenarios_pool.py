@@ -24,6 +24,7 @@ from h2lite.errors import (
     ErrorCode,
     RemoteProtocolError,
     RequestCancelled,
+    TLSError,
 )
 from h2lite.frames import PingFrame, WindowUpdateFrame
 from h2lite.health import LIVE, STATE_NAMES, HealthPolicy
@@ -548,11 +549,11 @@ def test_first_conn_error_surfaces(how):
     world.run(0.6)
 
     failed_at = 0.4 if how == "refused" else 0.55
-    assert type(call.error) is ConnectError
+    assert type(call.error) is (ConnectError if how == "refused" else TLSError)
     assert str(call.error) == {
         "refused": "cannot connect to https://a.test: refused",
-        "eof": "https://a.test: HTTP/2 did not begin: the peer closed the connection",
-        "reset": "https://a.test: HTTP/2 did not begin: connection reset by peer",
+        "eof": "https://a.test (virtual:0): HTTP/2 did not begin: the peer closed the connection",
+        "reset": "https://a.test (virtual:0): HTTP/2 did not begin: connection reset by peer",
     }[how]
     assert [at for at, _ in world.told(Deliver)] == [about(failed_at)]
     server.is_listening = server.sends_settings = True
@@ -624,7 +625,7 @@ def test_never_paused_reads():
     assert (ends(other), world.bodies[other]) == (OK, b"ok")
     octets = 0
     while not slow.ended:
-        while (chunk := world.pool.take_chunk(slow)) is not None:
+        while (chunk := world.pool.take_chunk(slow, world.clock.now)) is not None:
             octets += len(chunk)
         world.run_for(0.1)
     assert octets + sum(map(len, slow.chunks)) == len(body)

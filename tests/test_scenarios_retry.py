@@ -317,6 +317,28 @@ def test_too_many_pings_idle():
     assert world.pool.stats()["deaths"] == {"goaway": 1}
 
 
+def test_too_many_pings_before_use():
+    """A connection whose requests stay unanswered is asked once; the next ones leave at once.
+
+    gRPC's server counts each PING before a use as well, until it sends HEADERS or DATA.
+    """
+    world = World(HealthPolicy(ping_after_idle=1.0, jitter=False))
+    server = world.serve()
+    server.ping_gap_s = 300.0
+    server.answer = held
+    world.request(server)
+    world.run(5.0)
+    for at in range(20, 200, 15):
+        world.run(float(at))
+        world.request(server, "POST")
+
+    world.run(250.0)
+
+    assert ping_instants(server, 2) == [20.0]
+    assert server.dials == [0.0, 5.0]
+    assert world.pool.stats()["deaths"] == {"goaway": 1}
+
+
 def test_too_many_pings_untold():
     """The code without gRPC's words counts when three PINGs have left since the last HEADERS."""
     world = World(HealthPolicy(ping_after_idle=1.0, jitter=False))

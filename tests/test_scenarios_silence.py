@@ -7,6 +7,7 @@ says otherwise, so a connection is up at 0.0 and a PING is at the server when it
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -475,7 +476,7 @@ def test_ping_timeout_forgets():
     world.run(5)
     assert type(ping.error) is PingTimeout
     assert (ping.rtt_s, delivered(world, ping)) == (None, [3.0])
-    connection = member(world).connection
+    connection: Any = member(world).connection
     assert (member(world).pings, connection.ping_sent_at(ping.opaque_data)) == ({}, None)
     assert connection._pings == {}
 

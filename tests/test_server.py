@@ -275,7 +275,7 @@ def test_a_slow_reader_holds_up_nobody_else():
         return Reply(200, endless() if request.path == "/endless" else b"quick")
 
     with serving(handler) as server, connect(server.url) as slow, connect(server.url) as other:
-        unread = slow.request("GET", "/endless")
+        unread = slow.stream("GET", "/endless")
         for _ in range(20):
             assert slow.request("GET", "/").read() == b"quick"
             assert other.request("GET", "/").read() == b"quick"
@@ -430,7 +430,7 @@ def test_stopping_ends_a_clients_calls():
         connection = connect(server.url)
         server.stop()
         with pytest.raises(ConnectionLost):
-            connection.poll(PATIENCE_S)
+            connection.watch(PATIENCE_S)
         connection.close()
 
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import random
 import socket
+import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from h2lite import transport as transport_module
-from h2lite.certs import make_certificate
+from h2lite.certs import CertificateFiles, make_certificate
 from h2lite.connection import Connection
+from h2lite.errors import TLSError, UsageError
 from h2lite.events import ConnectionEnded, PingReceived
 from h2lite.framer import CLIENT_PREFACE
 from h2lite.frames import SettingsFrame
 from h2lite.loop import Link, Loop
 from h2lite.testing import Clock
-from h2lite.transport import TLSTransport, client_context, prepare, server_context
+from h2lite.transport import (
+    TLSTransport,
+    Transport,
+    client_context,
+    client_tls,
+    prepare,
+    server_context,
+)
 
 TINY_OCTETS = 2048  # the kernel makes a little more of it, still less than one record
 OCTETS = random.Random(7).randbytes(400_000)
@@ -214,3 +224,138 @@ def test_what_the_peer_says_after_we_ended_sending_is_still_decrypted(pair):
     loop.close()
     assert seen == [ping]
     assert events == [PingReceived(b"12345678")]
+
+
+# -- which protocol ----------------------------------------------------------------------------
+
+BOTH = ("h2", "http/1.1")
+NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"  # a TLS alert, fatal, number 120
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> CertificateFiles:
+    return make_certificate(str(tmp_path_factory.mktemp("protocols")))
+
+
+def met(
+    files: CertificateFiles,
+    offered: tuple[str, ...],
+    accepted: list[str],
+    suites: str | None = None,
+    own: ssl.SSLContext | None = None,
+) -> TLSTransport:
+    """The client's end, closed, after a handshake with a server that prefers in its own order."""
+    context = own or client_context(cafile=files.cafile, alpn=offered)
+    other = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    other.load_cert_chain(files.certfile, files.keyfile)
+    if accepted:
+        other.set_alpn_protocols(accepted)
+    if suites is not None:
+        other.maximum_version = ssl.TLSVersion.TLSv1_2
+        other.set_ciphers(suites)
+    left, right = socket.socketpair()
+    prepare(left)
+    prepare(right)
+    client = TLSTransport(left, ("server", 1), context, "localhost", alpn=offered)
+    server = other.wrap_socket(right, server_side=True, do_handshake_on_connect=False)
+    with client.sock, server:
+        while client.handshake():
+            with suppress(ssl.SSLWantReadError):
+                server.do_handshake()
+    return client
+
+
+@pytest.mark.parametrize(
+    ("offered", "accepted", "chosen"),
+    [
+        (BOTH, ["h2", "http/1.1"], "h2"),
+        (BOTH, ["http/1.1", "h2"], "http/1.1"),
+        (BOTH, ["http/1.1"], "http/1.1"),
+        (BOTH, [], "http/1.1"),
+        (["http/1.1"], ["h2", "http/1.1"], "http/1.1"),
+        (["http/1.1"], [], "http/1.1"),
+    ],
+)
+def test_the_server_chooses_of_what_is_offered(files, offered, accepted, chosen):
+    assert met(files, offered, accepted).protocol == chosen
+
+
+@pytest.mark.rfc("alpn-h2")
+@pytest.mark.parametrize("accepted", [[], ["http/1.1"]])
+def test_http_1_1_that_was_not_offered_is_refused(files, accepted):
+    with pytest.raises(TLSError) as caught:
+        met(files, ("h2",), accepted)
+
+    assert str(caught.value) == "the peer does not offer h2 by ALPN (it chose nothing)"
+
+
+@pytest.mark.parametrize(
+    ("offered", "names"), [(("h2",), "h2"), (BOTH, "h2 or http/1.1")], ids=["h2", "both"]
+)
+def test_a_server_that_refuses_all_that_is_offered_is_told_in_words(files, offered, names):
+    ends = socket.socketpair()
+    context = client_context(cafile=files.cafile, alpn=offered)
+    prepare(ends[0])
+    client = TLSTransport(ends[0], ("server", 1), context, "localhost", alpn=offered)
+    with client.sock, ends[1]:
+        client.handshake()
+        ends[1].sendall(NO_APPLICATION_PROTOCOL)
+
+        with pytest.raises(TLSError) as caught:
+            client.handshake()
+
+    told = f"the peer does not offer {names} by ALPN (it refused the handshake)"
+    assert str(caught.value) == told
+
+
+@pytest.mark.rfc("tls-1.2-suites")
+def test_the_suites_that_http_2_prohibits_are_http_1_1s_own_affair(files):
+    own = ssl.create_default_context(cafile=files.cafile)
+    own.set_alpn_protocols([*BOTH])
+    suites = "ECDHE+AES+SHA256:!AESGCM"
+
+    assert met(files, BOTH, ["http/1.1"], suites, own).protocol == "http/1.1"
+    with pytest.raises(TLSError, match="prohibited under HTTP/2"):
+        met(files, BOTH, ["h2"], suites, own)
+
+
+@pytest.mark.parametrize("alpn", [(), ("h3",), ("h2", "http/1.0"), "h2"])
+def test_other_protocols_are_not_offered(alpn):
+    with pytest.raises(UsageError, match=r"want h2, http/1\.1 or both"):
+        client_context(alpn=alpn)
+    with pytest.raises(UsageError, match=r"want h2, http/1\.1 or both"):
+        client_tls("https", ssl_context=ssl.create_default_context(), alpn=alpn)
+
+
+def test_a_context_of_ones_own_offers_what_it_is_told_to(files):
+    own = ssl.create_default_context(cafile=files.cafile)
+    own.set_alpn_protocols(["h2"])
+    assert client_tls("https", ssl_context=own, alpn=("http/1.1",)) is own
+
+    assert met(files, ("http/1.1",), ["h2", "http/1.1"], own=own).protocol == "http/1.1"
+
+
+def test_a_context_for_urls_offers_what_it_is_told_to(files):
+    made = client_tls("https", cafile=files.cafile, alpn=BOTH)
+
+    assert met(files, BOTH, ["http/1.1", "h2"], own=made).protocol == "http/1.1"
+
+
+@pytest.mark.parametrize("notify", [True, False])
+def test_an_end_without_the_peers_word_for_it_is_told_from_one_with_it(pair, notify):
+    """Content that ends with the connection may have been cut short (RFC 9112 §9.8)."""
+    client, server = pair
+    server.recv()
+    assert not server.cut_off
+    if notify:
+        client.end_sending()
+    client.close()
+
+    assert server.recv() == b""
+    assert server.cut_off is not notify
+
+
+def test_in_cleartext_nobody_can_tell():
+    ends = socket.socketpair()
+    with ends[0], ends[1]:
+        assert not Transport(ends[0], ("server", 1)).cut_off

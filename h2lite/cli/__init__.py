@@ -1,4 +1,4 @@
-"""The command line: `h2lite ping`, `get`, `serve` and `demo`.
+"""The command line: `h2lite ping`, `get`, `serve`, `demo` and `doctor`.
 
 Arguments in, exit codes and one-line errors out; each command's work is in its own module,
 loaded when it is asked for.
@@ -13,10 +13,7 @@ import sys
 from .. import __version__
 from ..errors import (
     ConnectError,
-    ConnectTimeout,
     H2liteError,
-    PingTimeout,
-    ReadTimeout,
     TLSError,
     UsageError,
 )
@@ -27,6 +24,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 DONE, LOSS, USAGE, NO_CONNECTION, NO_HTTP2, HTTP2_ERROR, OUT_OF_TIME = range(7)
+
+# Of the demo: its silence and the bound of its checks fit in, and nobody watches longer.
+DEMO_S_MIN, DEMO_S_MAX = 12, 120
 
 _EPILOG = """\
 exit codes: 0 done, 1 loss or unhealthy, 2 usage, 3 could not connect, 4 TLS failed or the peer
@@ -53,7 +53,7 @@ def exit_code(error: H2liteError) -> int:
     """The exit code promised for an error."""
     if isinstance(error, UsageError):
         return USAGE
-    if isinstance(error, (ConnectTimeout, ReadTimeout, PingTimeout)):
+    if isinstance(error, TimeoutError):
         return OUT_OF_TIME
     if isinstance(error, TLSError):
         return NO_HTTP2
@@ -116,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_ping(commands.add_parser("ping", help="time PING frames, as ping(8) times packets"))
     _add_get(commands.add_parser("get", help="fetch a URL"))
     _add_serve(commands.add_parser("serve", help="serve a folder, and paths for trying a client"))
-    demo = commands.add_parser("demo", help="serve and ping in one process, to see it work")
-    demo.set_defaults(run=_lazily("demo"))
+    _add_demo(commands.add_parser("demo", help="watch a connection die, and who notices"))
+    _add_doctor(commands.add_parser("doctor", help="what a bug report should say of this machine"))
     return parser
 
 
@@ -196,6 +196,9 @@ def _add_get(parser: argparse.ArgumentParser) -> None:
         "-v", dest="verbose", action="store_true", help="show every frame in and out on stderr"
     )
     parser.add_argument(
+        "--http1.1", dest="http1", action="store_true", help="HTTP/1.1 instead of HTTP/2"
+    )
+    parser.add_argument(
         "--connect-timeout",
         metavar="S",
         type=_positive,
@@ -235,6 +238,42 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-q", dest="quiet", action="store_true", help="no line for each request")
     parser.set_defaults(run=_lazily("serve"))
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Let live connections die without a word, and watch three clients that beat once a second: "
+        "HTTP/2 without checks, HTTP/1.1, and HTTP/2 with checks.  All of it is in one process, "
+        "without root and without network.  Exit code 1: it was not as it should have been."
+    )
+    parser.epilog = "example: h2lite demo --svg demo.svg"
+    parser.add_argument(
+        "--seconds",
+        metavar="N",
+        type=_demo_seconds,
+        default=15,
+        help=f"how long, {DEMO_S_MIN} to {DEMO_S_MAX} (default 15)",
+    )
+    parser.add_argument("--svg", metavar="FILE", help="draw the run there, too")
+    parser.add_argument(
+        "--blackhole",
+        action="store_true",
+        help="drop packets instead of freezing a relay, in a namespace of its own (Linux; needs "
+        "unshare and nft)",
+    )
+    # What is inside of that namespace is told by this where outside is.
+    parser.add_argument("--outside", metavar="NAMESPACE", help=argparse.SUPPRESS)
+    parser.set_defaults(run=_lazily("demo"))
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Show versions, the system's limits and timeouts, the environment and the health checks "
+        "that follow from it, on a page to paste into a bug report; no secret is on it, and "
+        "nothing is connected to.  Exit code 1: there is something to mend."
+    )
+    parser.add_argument("--json", action="store_true", help="the same as one JSON object")
+    parser.set_defaults(run=_lazily("doctor"))
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:
@@ -282,6 +321,11 @@ def _whole(text: str, low: int, high: int, what: str) -> int:
     if not digits or not low <= int(text) <= high:
         raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
     return int(text)
+
+
+def _demo_seconds(text: str) -> int:
+    what = f"a whole number of seconds, {DEMO_S_MIN} to {DEMO_S_MAX}"
+    return _whole(text, DEMO_S_MIN, DEMO_S_MAX, what)
 
 
 def _count(text: str) -> int:

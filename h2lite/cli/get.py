@@ -11,8 +11,15 @@ from urllib.parse import quote
 
 from .. import __version__
 from ..body import next_piece, octets_left
-from ..client import connect
-from ..errors import ConnectTimeout, H2liteError, ReadTimeout, UsageError
+from ..client import ConnectionPool
+from ..errors import (
+    ConnectTimeout,
+    H2liteError,
+    PoolTimeout,
+    ReadTimeout,
+    UsageError,
+    WriteTimeout,
+)
 from ..origin import parse_url
 from . import DONE, describe_size, printable
 
@@ -47,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with _Alarm(options.max_time), _Ask(options) as ask:
             _fetch(options, ask, tap, deadline)
-    except (ConnectTimeout, ReadTimeout) as error:
+    except (ConnectTimeout, PoolTimeout, ReadTimeout, WriteTimeout) as error:
         if isinstance(error, _Rung):
             # Somebody does not take our output: what is still buffered must not wait for him.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -100,15 +107,16 @@ def _fetch(
     patience = options.connect_timeout
     if deadline is not None:
         patience = min(patience, max(1e-6, deadline - time.monotonic()))
-    with connect(
-        ask.url,
-        timeout=patience,
+    with ConnectionPool(
+        http2=False if options.http1 else None,
+        connect_timeout=patience,
         verify=not options.insecure,
         cafile=options.cacert,
         certfile=options.cert,
         keyfile=options.key,
         tap=tap,
-    ) as connection:
+    ) as pool:
+        connection = pool.connect(ask.url)
         timeout = None if deadline is None else max(1e-6, deadline - time.monotonic())
         if options.output == "-":  # as curl has it: stdout
             options.output = None
@@ -127,8 +135,8 @@ def _exchange(
     progress: _Progress,
 ) -> None:
     body = ask.content if ask.file is None else progress.sent(ask.file, ask.length)
-    with connection.request(
-        ask.method, ask.path, headers=ask.headers, body=body, timeout=timeout
+    with connection.stream(
+        ask.method, ask.path, headers=ask.headers, body=body, timeout=timeout, retries=0
     ) as response:
         if options.head:
             head = f"{response.http_version} {response.status}\n"

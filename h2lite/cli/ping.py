@@ -9,6 +9,7 @@ import time
 
 from ..client import PooledConnection, connect
 from ..errors import ConnectionLost, H2liteError, PingTimeout, RemoteProtocolError
+from ..health import HealthPolicy
 from . import DONE, LOSS, describe, exit_code
 
 TYPE_CHECKING = False
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Ping until the count is reached, the connection is lost or Ctrl-C; then sum up."""
-    with connect(options.url, verify=not options.insecure, cafile=options.cacert) as connection:
+    with connect(
+        options.url,
+        health=HealthPolicy(ping_after_idle=0),  # only the PINGs that were asked for
+        verify=not options.insecure,
+        cafile=options.cacert,
+    ) as connection:
         report: _TextReport | _JsonReport
         report = _JsonReport(options) if options.json else _TextReport(options)
         report.begin(connection)
@@ -57,10 +63,11 @@ def _ping_all(
             due += options.interval
             # Behind schedule (an ack took longer than the interval): start afresh, no burst.
             due = max(due, time.monotonic())
-            connection.poll(due - time.monotonic())
+            connection.watch(due - time.monotonic())
         tally.sent += 1
         try:
             rtt = connection.ping(timeout=options.patience).rtt
+            assert rtt is not None
         except PingTimeout:
             report.lost(tally.sent, options.patience)
         else:

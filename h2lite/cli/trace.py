@@ -1,10 +1,12 @@
-"""One readable line for every frame that crosses a connection.
+"""One readable line for every frame that crosses a connection; of HTTP/1.1, the heads' lines.
 
 Reads the octets beside the connection, with framers and field decoders of its own, so that the
 engine itself carries no tracing.
 """
 
 from __future__ import annotations
+
+import re
 
 from ..errors import PeerError
 from ..fields import FieldDecoder
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
     from ..frames import Frame
 
+HEAD_OCTETS_MAX = 65536  # kept of a head that does not end
+_HEAD = re.compile(rb"HTTP/1\.[01] \d{3}|[A-Z]+ \S+ HTTP/1\.1\r\n")
+
 # Values that are not for a terminal that somebody may copy from.
 _SECRET = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-cookie"))
 
@@ -30,11 +35,57 @@ class FrameTrace:
     """
 
     def __init__(self, out: TextIO) -> None:
-        self._received = _Direction(out, "<", from_client=False)
-        self._sent = _Direction(out, ">", from_client=True)
+        self._received: _Direction | _Heads = _Direction(out, "<", from_client=False)
+        self._sent: _Direction | _Heads = _Direction(out, ">", from_client=True)
+        self._out = out
+        self._began = False
 
     def __call__(self, received: bool, octets: bytes) -> None:
+        # A client speaks first, but in HTTP/2, where a server may.
+        if not self._began and octets and not received and not _is_preface(octets):
+            self._received, self._sent = _Heads(self._out, "<"), _Heads(self._out, ">")
+        self._began = self._began or bool(octets)
         (self._received if received else self._sent).feed(octets)
+
+
+def _is_preface(octets: bytes) -> bool:
+    return octets.startswith(CLIENT_PREFACE[: len(octets)])
+
+
+class _Heads:
+    """One way of HTTP/1.1: heads line by line, content by its octets."""
+
+    def __init__(self, out: TextIO, sign: str) -> None:
+        self._out = out
+        self._sign = sign
+        self._head = b""
+        self._in_content = False
+
+    def feed(self, octets: bytes) -> None:
+        # Each request's head begins a send of its own, and each response's a read.
+        if self._in_content and _HEAD.match(octets):
+            self._in_content = False
+        if self._in_content:
+            self._content(octets)
+            return
+        head, end, rest = (self._head + octets).partition(b"\r\n\r\n")
+        if not end:
+            self._head = head[:HEAD_OCTETS_MAX]
+            return
+        self._head = b""
+        self._in_content = True
+        for line in head.decode("latin-1").split("\r\n"):
+            name, colon, _ = line.partition(":")
+            hidden = colon and name.lower().encode("latin-1") in _SECRET
+            self._say(f"{name}: (not shown)" if hidden else line)
+        self._content(rest)
+
+    def _content(self, octets: bytes) -> None:
+        if octets:
+            self._say(f"({len(octets)} octets of content)")
+
+    def _say(self, text: str) -> None:
+        print(self._sign, printable(text), file=self._out)
 
 
 class _Direction:
