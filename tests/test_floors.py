@@ -48,6 +48,7 @@ FLOORS = {
     "drive": 7,
     "engine": 7,
     "exchange": 7,
+    "relay": 7,
     "server": 7,
     "testing": 7,
     "__init__": 8,

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "spec-notes" / "health.md"
+ON_SOCKETS = "## On real sockets"
 ROW = re.compile(r"\| \d+ \| (\w+) \| [^|]+ \| `(\w+\.py): (.+?)` -> `.*` \|")
 TEST = re.compile(r"^def test_(\w+)", re.MULTILINE)
 
@@ -15,7 +17,7 @@ def squeezed(text: str) -> str:
 
 
 def rows() -> list[tuple[str, str, str]]:
-    page = (ROOT / "spec-notes" / "health.md").read_text(encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8").partition(ON_SOCKETS)[0]
     table = page[page.index("| scenario | shows |") :]
     lines = [line for line in table.splitlines() if re.match(r"\| \d+ ", line)]
     found = []
@@ -48,3 +50,12 @@ def test_the_lines_that_were_broken_exist():
     ]
 
     assert gone == []
+
+
+def test_every_scenario_on_sockets_is_a_test():
+    page = PAGE.read_text(encoding="utf-8").partition(ON_SOCKETS)[2]
+    named = set(re.findall(r"^\| \d+ \| (\w+) \|", page, re.MULTILINE))
+    files = (ROOT / "tests").glob("test_sockets_*.py")
+    tests = {name for file in files for name in TEST.findall(file.read_text(encoding="utf-8"))}
+
+    assert (named - tests, len(named)) == (set(), 28)

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,9 @@ OUTPUT_OCTETS_MAX = 4000  # of each program's output, in a failing test's messag
 BIG_OCTETS = 10_000_000
 
 GO_SOURCES = Path(__file__).parent / "go"
+NODE_SOURCES = Path(__file__).parent / "node"
 CLEAR, TLS, TLS_1_2 = "clear", "tls", "tls1.2"
+HTTP1 = "http1"  # over TLS, and by ALPN nothing else
 
 
 def command(name: str, package: str) -> str:
@@ -132,11 +135,14 @@ class Ground:
             peer.stop()
 
     def _start_server(self, name: str, security: str) -> str:
-        """Start one of SERVERS with CLEAR, TLS or TLS_1_2, and return its URL without a path."""
+        """Start one of SERVERS or OTHERS, and return its URL without a path.
+
+        security   CLEAR, TLS, TLS_1_2 or HTTP1, as far as the server goes
+        """
         folder = self.folder / f"{name}-{security}"
         folder.mkdir(exist_ok=True)  # left by an earlier test that missed the server's command
         port = free_port()
-        argv = SERVERS[name](self, folder, port, security)
+        argv = (SERVERS | OTHERS)[name](self, folder, port, security)
         peer = self.start(f"{name}-{security}", argv, folder)
         peer.wait_until(lambda: accepts(port))
         return f"{'http' if security == CLEAR else 'https'}://{HOST}:{port}"
@@ -180,6 +186,7 @@ def nghttpd(ground: Ground, folder: Path, port: int, security: str) -> list[str]
 def nginx(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
     program = command("nginx", "Debian package nginx-light")
     version = "TLSv1.2" if security == TLS_1_2 else "TLSv1.3"
+    http2 = "" if security == HTTP1 else "http2"
     tls = f"""
         ssl_protocols {version};
         ssl_certificate {ground.files.certfile};
@@ -199,7 +206,7 @@ http {{
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     server {{
-        listen {HOST}:{port} {"" if security == CLEAR else "ssl"} http2;
+        listen {HOST}:{port} {"" if security == CLEAR else "ssl"} {http2};
         root {ground.www};{"" if security == CLEAR else tls}
     }}
 }}
@@ -239,6 +246,14 @@ def go(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
     return [*argv, "-cert", ground.files.certfile, "-key", ground.files.keyfile]
 
 
+def node(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
+    program = command("node", "Debian package nodejs")
+    argv = [program, str(NODE_SOURCES / "server.js"), str(port), str(ground.www)]
+    if security == CLEAR:
+        return argv
+    return [*argv, ground.files.certfile, ground.files.keyfile]
+
+
 def ours(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
     argv = [sys.executable, "-m", "h2lite", "serve", str(ground.www), "--port", str(port)]
     if security == CLEAR:
@@ -251,5 +266,45 @@ SERVERS: dict[str, Callable[[Ground, Path, int, str], list[str]]] = {
     "nginx": nginx,
     "haproxy": haproxy,
     "go": go,
+    "node": node,
     "h2lite": ours,
+}
+
+
+def etcd(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
+    assert security == CLEAR
+    program = command("etcd", "Debian package etcd-server")
+    clients, peers = f"http://{HOST}:{port}", f"http://{HOST}:{free_port()}"
+    return [
+        program,
+        *("--data-dir", "data"),
+        *("--listen-client-urls", clients, "--advertise-client-urls", clients),
+        *("--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers),
+        *("--initial-cluster", f"default={peers}"),
+    ]
+
+
+def grpcio(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
+    assert security == CLEAR
+    for module in ("grpc", "grpc_health"):
+        if find_spec(module) is None:
+            pytest.skip("no grpcio: install grpcio and grpcio-health-checking from PyPI")
+    return [sys.executable, str(Path(__file__).parent / "grpc_server.py"), str(port)]
+
+
+def python(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
+    """The standard library's HTTP/1.1 server under TLS, which has never heard of ALPN."""
+    assert security == TLS
+    pair = (ground.files.certfile, ground.files.keyfile)
+    script = str(Path(__file__).parent / "http1_server.py")
+    return [sys.executable, script, str(port), str(ground.www), *pair]
+
+
+# gRPC servers: they serve no files, and count the PINGs that their clients send.
+POLICE = ("etcd", "grpcio")
+
+OTHERS: dict[str, Callable[[Ground, Path, int, str], list[str]]] = {
+    "etcd": etcd,
+    "grpcio": grpcio,
+    "python": python,
 }
