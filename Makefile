@@ -7,6 +7,12 @@ PYTEST_ARGS ?=
 # Simulated lives of an hour each.
 SEEDS ?= 100
 SIM_ARGS ?=
+# Processes: as many as CPUs for what computes, more for what mostly waits.
+TESTS_AT_ONCE ?= auto
+SCENARIOS_AT_ONCE ?= 4
+# Of real threads and sockets.
+MINUTES ?= 10
+SOAK_ARGS ?=
 # A folder for JUnit reports, one a run; .ci/run sums them up.
 REPORTS ?=
 LOCK_ARGS ?=
@@ -19,19 +25,19 @@ QUICK = --ignore=tests/peers
 PIP_FLAGS = --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types scenarios peers sim bench bench-peers spec lock \
-    test-all clean
+.PHONY: help setup demo test check lint types scenarios peers sim soak bench bench-peers spec \
+    lock test-all clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(VENV)/.ready  ## make .venv with the locked development set (once; again when it changes)
 
-demo: $(VENV)/.ready  ## show the engine at work against its own server
+demo: $(VENV)/.ready  ## watch connections die without a word, and who notices
 	@$(VENV)/bin/h2lite demo
 
 test: $(VENV)/.ready  ## the quick tests
-	$(PY) -m pytest $(QUICK) $(call report,test) $(PYTEST_ARGS)
+	$(PY) -m pytest $(QUICK) -n $(TESTS_AT_ONCE) $(call report,test) $(PYTEST_ARGS)
 
 check: lint types  ## lint, types, the quick tests without a warning, coverage, benches once
 	$(PY) -m coverage erase
@@ -46,8 +52,8 @@ lint: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(PY) -m mypy
 
-scenarios: $(VENV)/.ready  ## real sockets and real processes
-	$(PY) -m pytest $(QUICK) -m scenario $(call report,scenarios) $(PYTEST_ARGS)
+scenarios: $(VENV)/.ready  ## real sockets and real processes, a few side by side
+	$(PY) -m pytest $(QUICK) -m scenario -n $(SCENARIOS_AT_ONCE) $(call report,scenarios) $(PYTEST_ARGS)
 
 peers: $(PEERS_VENV)/.ready  ## other people's HTTP/2, and their side of the benches once
 	$(PEERS_PY) -m pytest tests/peers bench -m peer --benchmark-disable \
@@ -56,9 +62,13 @@ peers: $(PEERS_VENV)/.ready  ## other people's HTTP/2, and their side of the ben
 sim: $(VENV)/.ready  ## random hours of a pool's life, SEEDS=N of them, and what must hold
 	$(PY) -m tests.simulation --seeds $(SEEDS) $(SIM_ARGS)
 
+soak: $(VENV)/.ready  ## fifty threads share a pool while everything breaks, for MINUTES=N
+	$(PY) -bb -m tests.soak --minutes $(MINUTES) $(SOAK_ARGS)
+
 bench: $(VENV)/.ready  ## measure h2lite beside its floors
 	$(PY) -m pytest bench $(PYTEST_ARGS)
 	@$(PY) -m bench.side_by_side codec ping
+	@$(PY) -m bench.detection
 
 bench-peers: $(PEERS_VENV)/.ready  ## measure h2lite beside its floors and its peers
 	$(PEERS_PY) -m pytest bench -m "peer or not peer" $(PYTEST_ARGS)

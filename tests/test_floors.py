@@ -54,13 +54,17 @@ FLOORS = {
     "__init__": 8,
     "__main__": 8,
     "cli": 8,
+    "cli.blackhole": 8,
     "cli.count": 8,
     "cli.demo": 8,
     "cli.doctor": 8,
     "cli.get": 8,
+    "cli.lanes": 8,
     "cli.ping": 8,
     "cli.routes": 8,
     "cli.serve": 8,
+    "cli.timeline": 8,
+    "cli.timeline_svg": 8,
     "cli.trace": 8,
 }
 PURE_FLOOR_MAX = 5
