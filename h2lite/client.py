@@ -1130,6 +1130,8 @@ def _timeout(timeout: Timeout | float | None) -> Timeout:
 def _policy(health: HealthPolicy | None, environ: Mapping[str, str]) -> HealthPolicy:
     """What the program asks for, else what the environment does, else the default."""
     if health is not None:
+        if not isinstance(health, HealthPolicy):
+            raise UsageError(f"health of {health!r}, want a HealthPolicy")
         return health
     seen = read_environment(environ)
     changes = {

@@ -125,16 +125,17 @@ class Listening:
 
 
 @contextmanager
-def accepting(script: Callable[[socket.socket], object]) -> Iterator[Listening]:
-    """Run `script` in a thread on the first connection that comes; its failure is the test's."""
+def accepting(*scripts: Callable[[socket.socket], object]) -> Iterator[Listening]:
+    """Run each script in a thread, on the next connection that comes; its failure is the test's."""
     faults: list[BaseException] = []
 
     def run() -> None:
         try:
-            sock, _ = listener.accept()
-            with sock:
-                sock.settimeout(PATIENCE_S)
-                script(sock)
+            for script in scripts:
+                sock, _ = listener.accept()
+                with sock:
+                    sock.settimeout(PATIENCE_S)
+                    script(sock)
         except BaseException as error:  # noqa: BLE001  raised again in the test's thread
             faults.append(error)
 
@@ -152,15 +153,18 @@ def accepting(script: Callable[[socket.socket], object]) -> Iterator[Listening]:
 
 
 @contextmanager
-def peering(script: Callable[[Peer], object]) -> Iterator[Listening]:
-    """As `accepting`, with a Peer that has sent its preface."""
+def peering(*scripts: Callable[[Peer], object]) -> Iterator[Listening]:
+    """As `accepting`, each with a Peer that has sent its preface."""
 
-    def run(sock: socket.socket) -> None:
-        peer = Peer(sock)
-        peer.flush()
-        script(peer)
+    def on_peer(script: Callable[[Peer], object]) -> Callable[[socket.socket], None]:
+        def run(sock: socket.socket) -> None:
+            peer = Peer(sock)
+            peer.flush()
+            script(peer)
 
-    with accepting(run) as listening:
+        return run
+
+    with accepting(*map(on_peer, scripts)) as listening:
         yield listening
 
 

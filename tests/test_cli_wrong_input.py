@@ -404,6 +404,17 @@ def test_a_stream_that_does_not_finish_is_cut_off(second):
         assert process.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_output_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "doctor"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_S
+        )
+
+    said = "h2lite: cannot write to stdout: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
 def test_the_certificate_it_makes_can_be_trusted():
     process = subprocess.Popen(
         [*COMMAND, "serve", "--port", "0", "--tls", "-q"], stdout=subprocess.PIPE, text=True

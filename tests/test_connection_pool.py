@@ -10,7 +10,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ from h2lite.settings import SettingId
 from h2lite.timeout import Timeout
 from h2lite.transport import SocketOptions
 
-from .running import PATIENCE_S, Listening, Peer, accepting, peering, serving
+from .running import PATIENCE_S, Peer, accepting, peering, serving
 from .test_engine import QUIET, until
 
 OK = [(b":status", b"200")]
@@ -49,36 +48,6 @@ def echo(request: Request) -> Reply:
 
 def in_pieces(request: Request) -> Reply:
     return Reply(200, iter([bytes(1000)] * 50))
-
-
-@contextmanager
-def scripted(*scripts: Callable[[Peer], object]) -> Iterator[Listening]:
-    """A peer for each connection that comes, one after the other."""
-    faults: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            for script in scripts:
-                sock, _ = listener.accept()
-                with sock:
-                    sock.settimeout(PATIENCE_S)
-                    peer = Peer(sock)
-                    peer.flush()
-                    script(peer)
-        except BaseException as error:  # noqa: BLE001  raised again in the test's thread
-            faults.append(error)
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE_S)
-        thread = threading.Thread(target=run, name="peers under test")
-        thread.start()
-        try:
-            yield Listening(listener.getsockname())
-        finally:
-            thread.join(PATIENCE_S)
-            assert not thread.is_alive()
-    if faults:
-        raise faults[0]
 
 
 def respond(peer: Peer, content: bytes = b"ok") -> None:
@@ -283,7 +252,7 @@ def test_a_body_that_can_be_given_again_is_sent_again_after_a_goaway(kind, monke
     }[kind]
     seen: list[int] = []
     with (
-        scripted(leave_out, whole(seen)) as peer,
+        peering(leave_out, whole(seen)) as peer,
         ConnectionPool(health=HealthPolicy(ping_after_idle=0, jitter=False)) as pool,
     ):
         assert pool.post(peer.url, body=body, timeout=PATIENCE_S).status == 200
@@ -293,7 +262,7 @@ def test_a_body_that_can_be_given_again_is_sent_again_after_a_goaway(kind, monke
 
 
 def test_an_iterator_cannot_be_sent_again_and_the_error_says_what_happened():
-    with scripted(leave_out) as peer, ConnectionPool(health=QUIET) as pool:
+    with peering(leave_out) as peer, ConnectionPool(health=QUIET) as pool:
         with pytest.raises(h2lite.StreamReset, match="left out by GOAWAY") as caught:
             pool.post(peer.url, body=iter([CONTENT, CONTENT]))
         assert caught.value.safe_to_retry  # with a body of one's own
@@ -349,7 +318,7 @@ def test_what_a_lost_connection_took_along_is_repeated_where_that_is_safe(
     monkeypatch.setattr("h2lite.retry.FIRST_DELAY_S", 0.0)  # before the next dial
     scripts = [lose, respond] if repeated else [lose]
     with (
-        scripted(*scripts) as peer,
+        peering(*scripts) as peer,
         ConnectionPool(health=HealthPolicy(ping_after_idle=0, jitter=False)) as pool,
     ):
         if repeated:
@@ -684,7 +653,7 @@ def test_an_origin_that_complained_of_pings_is_remembered_until_it_is_to_be_forg
 
 
 def test_what_connect_made_is_never_replaced_by_another_connection():
-    with scripted(lose) as peer:
+    with peering(lose) as peer:
         connection = connect(peer.url, health=QUIET)
         with pytest.raises(h2lite.ConnectionLost):
             connection.request("GET", "/")  # which a pool would repeat elsewhere
@@ -697,7 +666,7 @@ def test_what_connect_made_is_never_replaced_by_another_connection():
 def test_a_request_of_one_connection_stays_on_it_though_another_has_room(monkeypatch):
     monkeypatch.setattr("h2lite.retry.FIRST_DELAY_S", 0.0)  # before the next dial
     with (
-        scripted(leave_out, respond) as peer,
+        peering(leave_out, respond) as peer,
         ConnectionPool(health=HealthPolicy(ping_after_idle=0, jitter=False)) as pool,
     ):
         first = pool.connect(peer.url)
@@ -745,7 +714,7 @@ def test_a_request_that_moves_is_an_event(monkeypatch):
         peer.serve()
 
     with (
-        scripted(one_then_leave, respond) as peer,
+        peering(one_then_leave, respond) as peer,
         ConnectionPool(
             health=HealthPolicy(ping_after_idle=0, jitter=False),
             on_event=events.append,
@@ -851,6 +820,7 @@ def test_the_variable_yields_to_what_is_said(options, monkeypatch):
         ({"content_octets_max": -1}, "content_octets_max of -1, want 0 or more"),
         ({"connect_timeout": 0}, "connect_timeout"),
         ({"connect_timeout": -1.0}, "connect_timeout"),
+        ({"health": 5}, "health of 5, want a HealthPolicy"),
         ({"timeout": "soon"}, "timeout of 'soon', want seconds above 0"),
         ({"cafile": "/none.pem"}, "cannot read certificates"),
         ({"keyfile": "/none.pem"}, "keyfile"),

@@ -7,6 +7,7 @@ loaded when it is asked for.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+_FULL = (errno.ENOSPC, errno.EIO, errno.EFBIG)  # what a disk says that takes no more
+
 DONE, LOSS, USAGE, NO_CONNECTION, NO_HTTP2, HTTP2_ERROR, OUT_OF_TIME = range(7)
 
 # Of the demo: its silence and the bound of its checks fit in, and nobody watches longer.
@@ -37,16 +40,30 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code.  Never a traceback for what a user can mend."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here its fault can still be told
+        return code
     except H2liteError as error:
         print(f"h2lite: {describe(error)}", file=sys.stderr)
         return exit_code(error)
     except KeyboardInterrupt:
         return 130  # as a shell reports a command ended by Ctrl-C
     except BrokenPipeError:
-        # Whoever read our output has gone; what is still buffered must have somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()  # whoever read it has gone
         return DONE
+    except OSError as error:
+        # What a command opens by name it answers for itself; this is our own output.
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        drop_output()
+        print(f"h2lite: cannot write to stdout: {error.strerror}", file=sys.stderr)
+        return USAGE
+
+
+def drop_output() -> None:
+    """Nobody takes our output any more; what is still buffered must have somewhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def exit_code(error: H2liteError) -> int:

@@ -21,7 +21,7 @@ from ..errors import (
     WriteTimeout,
 )
 from ..origin import parse_url
-from . import DONE, describe_size, printable
+from . import DONE, describe_size, drop_output, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     except (ConnectTimeout, PoolTimeout, ReadTimeout, WriteTimeout) as error:
         if isinstance(error, _Rung):
             # Somebody does not take our output: what is still buffered must not wait for him.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()
         if deadline is not None and time.monotonic() >= deadline:
             text = f"{options.url} not fetched within {options.max_time:g} s: {error}"
             raise ReadTimeout(text) from error
@@ -235,7 +235,7 @@ def _write_out(pieces: Iterator[bytes]) -> None:
         raise
     except OSError as error:
         # What is still buffered must have somewhere to go, or the interpreter fails at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         raise UsageError(f"cannot write to stdout: {error.strerror or error}") from error
 
 
