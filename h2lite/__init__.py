@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from .exchange import Reply, Request
     from .health import HealthPolicy
+    from .limits import Limits
     from .message import Headers
     from .server import Server
     from .timeout import Timeout
@@ -65,6 +66,7 @@ _HOME = {
     "H2liteError": "errors",
     "Headers": "message",
     "HealthPolicy": "health",
+    "Limits": "limits",
     "LocalProtocolError": "errors",
     "OriginCalmed": "client",
     "PingResult": "client",
@@ -102,6 +104,7 @@ __all__ = [
     "H2liteError",
     "Headers",
     "HealthPolicy",
+    "Limits",
     "LocalProtocolError",
     "OriginCalmed",
     "PingResult",

@@ -7,6 +7,7 @@ Names of hosts to listen on are resolved at once, before anything is served.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import stat
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .transport import Address
 
 ACCEPTS_A_TURN_MAX = 64  # so that a rush of newcomers does not hold up who is here
-HANDSHAKE_TIMEOUT_S = 10.0
 BACKLOG = 256
 EXHAUSTED_PAUSE_S = 0.1  # without descriptors or memory, before the next accept is tried
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -179,11 +179,13 @@ class _SocketFile:
 class Handshake(Source):
     """A connection whose TLS does not stand yet."""
 
-    def __init__(self, loop: Loop, transport: TLSTransport) -> None:
+    def __init__(self, loop: Loop, transport: TLSTransport, timeout: float) -> None:
+        """timeout: seconds it may take."""
         self.loop = loop
         self.transport = transport
+        self.timeout = timeout
         loop.watch(self, transport.sock.fileno(), READ)
-        loop.set_deadline(self, loop.clock() + HANDSHAKE_TIMEOUT_S)
+        loop.set_deadline(self, None if timeout == math.inf else loop.clock() + timeout)
 
     def ready(self, mask: int, now: float) -> list[Value]:
         try:
@@ -194,7 +196,7 @@ class Handshake(Source):
         return [] if wanted else [Handshaken()]
 
     def handle_deadline(self, now: float) -> list[Value]:
-        return [HandshakeFailed(f"TLS handshake not done in {HANDSHAKE_TIMEOUT_S:g} s")]
+        return [HandshakeFailed(f"TLS handshake not done in {self.timeout:g} s")]
 
     def close(self) -> None:
         self.loop.forget(self, self.transport.sock.fileno())

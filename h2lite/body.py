@@ -5,6 +5,8 @@ Asked for one piece at a time, so that no more of it is in memory than a stream 
 
 from __future__ import annotations
 
+from collections import deque
+
 from .errors import UsageError
 
 TYPE_CHECKING = False
@@ -16,6 +18,33 @@ if TYPE_CHECKING:
 
 # Kept queued for one stream: enough for a turn's send, little enough for a thousand streams.
 BODY_QUEUED_OCTETS = 65536
+# A peer may send an octet a frame: pieces up to so many octets are gathered, else each would cost
+# fifty times what it holds.
+GATHERED_OCTETS = 1024
+
+
+class Pieces(deque["bytes | bytearray"]):
+    """Content that has come and that nobody has taken yet, in order."""
+
+    __slots__ = ()
+
+    def add(self, piece: bytes | memoryview) -> None:
+        """More has come; it is copied where it is no bytes."""
+        if self and len(piece) <= GATHERED_OCTETS and len(self[-1]) <= GATHERED_OCTETS:
+            last = self[-1]
+            if isinstance(last, bytes):
+                last = self[-1] = bytearray(last)
+            last += piece
+        else:
+            self.append(bytes(piece))
+
+    def take(self) -> bytes:
+        """The next of it; IndexError when there is none."""
+        return bytes(self.popleft())
+
+    def join(self) -> bytes:
+        """All of it, which stays."""
+        return b"".join(self)
 
 
 def next_piece(body: object) -> bytes | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from .body import BODY_QUEUED_OCTETS
+from .body import BODY_QUEUED_OCTETS, Pieces
 from .retry import RETRIES_MAX
 from .timeout import NO_LIMITS
 
@@ -115,7 +115,7 @@ class Call:
         self.error: H2liteError | None = None
         self.ended = False
         self.response_trailers: Fields = []
-        self.chunks: deque[bytes] = deque()
+        self.chunks = Pieces()
         self.forget_response()
         self.connect_due: float | None = None  # waits for a dial no longer than this
         self.room_due: float | None = None  # waits for room no longer than this

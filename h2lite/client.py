@@ -10,7 +10,7 @@ import os
 import warnings
 import weakref
 
-from .body import next_piece, octets_left
+from .body import Pieces, next_piece, octets_left
 from .call import Call
 from .dial import Dial
 from .engine import Engine, Watcher
@@ -18,6 +18,7 @@ from .environment import check_proxy, read_environment
 from .errors import H2liteError, ResponseTooLarge, UsageError
 from .fields import octet_pairs
 from .health import STATE_NAMES, HealthPolicy
+from .limits import DEFAULT_LIMITS, Limits
 from .loop import Loop, monotonic
 from .message import Headers, Source, check_body, request_fields
 from .orders import Calmed, Moved, Retried, StateChanged
@@ -238,7 +239,7 @@ class _Submitted(_Exchange):
 
         super().__init__(pool, call, source, trailers)
         self.future: Future[Response] = Future()
-        self._chunks: list[bytes] = []
+        self._chunks = Pieces()
         self._octets = 0
         self._stepping = False
         self._fate = Lock()  # taken by whoever settles the future's, and never given back
@@ -248,7 +249,7 @@ class _Submitted(_Exchange):
         pool, call = self.pool, self.call
         now = pool._engine.loop.clock()
         while (chunk := pool._pool.take_chunk(call, now)) is not None:
-            self._chunks.append(chunk)
+            self._chunks.add(chunk)
             self._octets += len(chunk)
         if self._octets > pool._content_max and not call.over:
             pool._pool.cancel(call, now, _too_large(pool._content_max))
@@ -297,7 +298,7 @@ class _Submitted(_Exchange):
             self.future.set_exception(self.pool._told(error))
             return
         response = Response(self)
-        response._content = b"".join(self._chunks)
+        response._content = self._chunks.join()
         self.future.set_result(response)
 
 
@@ -352,16 +353,16 @@ class Response:
         """
         if self._content is None:
             limit = self._exchange.pool._content_max
-            pieces: list[bytes] = []
+            pieces = Pieces()
             octets = 0
             for piece in self.iter_bytes():
-                pieces.append(piece)
+                pieces.add(piece)
                 octets += len(piece)
                 if octets > limit:
                     error = _too_large(limit)
                     self._exchange.pool._cancel(self._exchange.call, error)
                     raise error
-            self._content = b"".join(pieces)
+            self._content = pieces.join()
         return self._content
 
     def close(self) -> None:
@@ -578,6 +579,7 @@ class ConnectionPool:
     queued_max                    requests of one origin that may wait for a connection
     idle_close                    seconds unused before a connection is closed, 0: never
     content_octets_max            of a response that is read whole
+    limits                        `Limits`: how much is borne of a server
     verify, cafile, certfile, keyfile, ssl_context   as `connect` takes them
     socket_options                `SocketOptions`: keepalive and TCP_USER_TIMEOUT
     trust_env                     False: no variable of the environment counts
@@ -604,6 +606,7 @@ class ConnectionPool:
         queued_max: int = QUEUED_MAX,
         idle_close: float = IDLE_CLOSE_S,
         content_octets_max: int = CONTENT_OCTETS_MAX,
+        limits: Limits = DEFAULT_LIMITS,
         verify: bool = True,
         cafile: str | None = None,
         certfile: str | None = None,
@@ -650,6 +653,7 @@ class ConnectionPool:
             connections_per_origin_max=connections_per_origin_max,
             queued_max=queued_max,
             idle_close=idle_close,
+            limits=limits,
         )
         self._engine = Engine(
             Loop(clock),
@@ -1038,6 +1042,7 @@ def connect(
     keyfile: str | None = None,
     ssl_context: ssl.SSLContext | None = None,
     socket_options: SocketOptions | None = None,
+    limits: Limits = DEFAULT_LIMITS,
     trust_env: bool = True,
     on_event: Callable[[Value], object] | None = None,
     background: bool = True,
@@ -1055,7 +1060,8 @@ def connect(
     keyfile       PEM file of its private key, not encrypted; None: that is in certfile
     ssl_context   a context of your own instead of these four; it is used as it is, but offers
                   h2 alone by ALPN from then on
-    health, socket_options, trust_env, on_event, background, clock, tap   as `ConnectionPool`
+    health, socket_options, limits, trust_env, on_event, background, clock, tap   as
+                  `ConnectionPool` takes them
 
     verify and cafile say nothing without TLS; certfile, keyfile and ssl_context are refused then.
     With SSLKEYLOGFILE in the environment, the secrets of TLS are appended to that file, for
@@ -1081,6 +1087,7 @@ def connect(
         keyfile=keyfile,
         ssl_context=ssl_context,
         socket_options=socket_options,
+        limits=limits,
         trust_env=trust_env,
         on_event=on_event,
         background=background,

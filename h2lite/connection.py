@@ -18,12 +18,12 @@ What leaves, in this order, whenever `data_to_send` is asked:
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from . import events as ev
 from .errors import ErrorCode, LocalProtocolError, PeerError, UsageError, error_name
 from .fields import (
-    FIELD_SECTION_OCTETS_MAX,
     FieldDecoder,
     FieldEncoder,
     content_of_response,
@@ -53,6 +53,7 @@ from .frames import (
     WindowUpdateFrame,
     encode_header,
 )
+from .limits import DEFAULT_LIMITS, RESETS_PERIOD_S, Limits
 from .settings import UNLIMITED, LocalSettings, PeerSettings, SettingId
 from .stream import (
     CLOSED,
@@ -79,22 +80,15 @@ if TYPE_CHECKING:
     from .events import Event, Fields
     from .frames import Frame, Octets, Priority
 
-STREAM_WINDOW = 2**20  # octets one unread stream may hold
 CONNECTION_WINDOW = 2**22  # octets in flight for all streams: 4 MiB is 320 Mbit/s at 100 ms
-UNREAD_OCTETS_MAX = 2**24  # received and not consumed; past this, only consumption gives credit
-CONCURRENT_STREAMS_MAX = 100  # the RFC's own advice for the least to allow (§6.5.2)
 # Eight that somebody asked for, the health probe, and one probe whose ack is late: more
 # outstanding than this says nothing new about the peer.
 PINGS_IN_FLIGHT_MAX = 10
-ANSWERS_QUEUED_MAX = 1000  # acks and resets for a peer that does not read them
-CONTINUATIONS_MAX = 16  # a field block is at most 64 KiB decoded; no honest one needs more
-RESETS_BURST_MAX = 1000  # requests a client may have cut short at once; honest ones are few
-RESETS_PER_S = 33.0  # and how fast that is forgiven: what nghttp2's server allows too
+CHATTER_FORGIVEN = 10  # for a stream, and for a DATA frame: WINDOW_UPDATEs and PRIORITY follow it
+SMALL_OCTETS = 1024  # of content: a peer that takes less at a time, or sends less in vain, chatters
 RESETS_REMEMBERED_MAX = 128  # streams whose reset decides how a late frame on them is taken
-INTERIM_RESPONSES_MAX = 32  # 1xx before the final response; nobody has use for more
 SKIPS_REMEMBERED_MAX = 16  # runs of stream identifiers a client has passed over
 DEBUG_DATA_OCTETS_MAX = 256  # of a GOAWAY that tells a peer its fault
-SETTINGS_ACK_TIMEOUT_S = 30.0  # of silence: octets that arrive show that the peer is at work
 DATA_FRAME_OCTETS_MAX = 16384  # larger frames would make a PING wait longer behind one
 SEND_OCTETS = 65536  # what one data_to_send offers by default
 
@@ -105,15 +99,21 @@ class Connection:
     """One HTTP/2 connection, client or server role.
 
     client     True: we open streams; False: we accept them
-    settings   {SettingId: value} to announce beside the defaults
+    settings   {SettingId: value} to announce beside what `limits` says
+    limits     how much is borne of the peer
 
-    streams        {stream_id: Stream} of the streams that are neither idle nor closed
-    message_sent   HEADERS or DATA have left data_to_send; for the caller to set to False
+    streams         {stream_id: Stream} of the streams that are neither idle nor closed
+    queued_octets   content of all streams that waits to be framed
+    half_since      when the field block began of which only a part is there; None: there is none
+    message_sent    HEADERS or DATA have left data_to_send; for the caller to set to False
     """
 
     __slots__ = (
         "client",
+        "limits",
         "streams",
+        "queued_octets",
+        "half_since",
         "closed",
         "settings_received",
         "goaway_received",
@@ -122,14 +122,19 @@ class Connection:
         "_last_peer_stream_id",
         "_resets",
         "_forgotten",
-        "_cut_short",
         "_cut_short_at",
+        "_chatter",
+        "_chatter_at",
+        "_empty_data",
         "_skips",
+        "_began_at",
         "_active_at",
         "_encoder",
         "_decoder",
         "_block",
         "_fragments",
+        "_block_octets",
+        "_empty_fragments",
         "_send_window",
         "_receive_window",
         "_unread",
@@ -156,9 +161,17 @@ class Connection:
     # Windows hold the peer up, stream by stream; the transport is read throughout.
     reading_paused = False
 
-    def __init__(self, client: bool = True, settings: dict[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        client: bool = True,
+        settings: dict[int, int] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
         self.client = client
+        self.limits = limits
         self.streams: dict[int, Stream] = {}
+        self.queued_octets = 0
+        self.half_since: float | None = None
         self.closed = False  # nothing more is accepted; what is queued may still be sent
         self.settings_received = False
         self.message_sent = False
@@ -168,15 +181,21 @@ class Connection:
         self._last_peer_stream_id = 0
         self._resets: dict[int, bool] = {}  # stream -> whether it was we who reset it
         self._forgotten = 0  # the highest stream that we reset and no longer remember
-        self._cut_short = 0.0  # requests that a client began and had reset, less those forgiven
-        self._cut_short_at = 0.0
+        # When the requests that a client began were cut short, as many as it may have in a period.
+        self._cut_short_at: deque[float] | None = None
+        self._chatter = 0.0  # frames that moved nothing, less those forgiven
+        self._chatter_at = 0.0
+        self._empty_data = 0  # frames in a row
         self._skips: list[range] = []  # stream identifiers the client can never use again
+        self._began_at: float | None = None  # when the first octet left
         self._active_at: float | None = None  # when an octet last came, at first: left
 
         self._encoder = FieldEncoder()
-        self._decoder = FieldDecoder()
+        self._decoder = FieldDecoder(limits.field_section_octets)
         self._block: HeadersFrame | None = None  # whose CONTINUATIONs are still coming
         self._fragments: list[Octets] = []
+        self._block_octets = 0  # in them
+        self._empty_fragments = 0  # in a row
 
         # RFC 9113 §6.9.2 [initial-window-default]
         self._send_window = SendWindow(_INITIAL_WINDOW)
@@ -210,14 +229,14 @@ class Connection:
     def _preface(self, settings: dict[int, int]) -> bytes:
         """The octets every connection begins with, our SETTINGS among them."""
         announced = {
-            SettingId.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
-            SettingId.MAX_HEADER_LIST_SIZE: FIELD_SECTION_OCTETS_MAX,
+            SettingId.INITIAL_WINDOW_SIZE: self.limits.stream_octets,
+            SettingId.MAX_HEADER_LIST_SIZE: self.limits.field_section_octets,
         }
         if self.client:
             # RFC 9113 §8.4 [push-off]
             announced[SettingId.ENABLE_PUSH] = 0
         else:
-            announced[SettingId.MAX_CONCURRENT_STREAMS] = CONCURRENT_STREAMS_MAX
+            announced[SettingId.MAX_CONCURRENT_STREAMS] = self.limits.streams
         announced.update(settings)
         _check_no_push(announced)
         frame = SettingsFrame(tuple(announced.items()))
@@ -243,17 +262,33 @@ class Connection:
         if self.closed:
             return events
         self._active_at = now
-        self._framer.feed(data)
-        next_frame = self._framer.next_frame
+        framer = self._framer
+        framer.feed(data)
+        next_frame = framer.next_frame
+        moved = False
         while True:
             try:
                 frame = next_frame()
                 if frame is None:
-                    return events
+                    break
+                moved = True
                 _HANDLERS[type(frame)](self, frame, now, events)
             except PeerError as error:
                 if self._refuse_frame(error, events):
                     return events
+        if framer.half or self.half_since is not None:
+            self._note_half(moved, now)
+            self._judge(now, events)
+        return events
+
+    def _note_half(self, moved: bool, now: float) -> None:
+        """See whether half a field block waits, and whether it is another one than before."""
+        if self._block is not None:  # which counts from its HEADERS
+            return
+        if not self._framer.half:
+            self.half_since = None
+        elif moved or self.half_since is None:
+            self.half_since = now
 
     def receive_eof(self) -> list[Event]:
         """The transport has ended: nothing can be sent or received any more.
@@ -304,19 +339,52 @@ class Connection:
 
         Later octets may put it off, so ask again before acting on it.
         """
-        if self.closed or self._active_at is None or not self.local_settings.unacked:
-            return None
-        return self._active_at + SETTINGS_ACK_TIMEOUT_S
+        # A server that falls silent is for its client's PINGs to judge, whatever it left half said.
+        awaited = self._awaited(silent=self.client)
+        return min((deadline for deadline, _, _ in awaited if deadline < math.inf), default=None)
+
+    def _awaited(self, silent: bool) -> list[tuple[float, int, str]]:
+        """What is to come and by when, what its absence is called, and how that is put.
+
+        silent   leave out what only a peer that says more can be blamed for
+        """
+        awaited: list[tuple[float, int, str]] = []
+        if self.closed or self._began_at is None or self._active_at is None:
+            return awaited
+        limits = self.limits
+        if not self.client and not self.settings_received:
+            seconds = limits.preface_timeout
+            # RFC 9113 §10.5 [preface-bounded]
+            text = f"no preface and SETTINGS in {seconds:g} s"
+            awaited.append((self._began_at + seconds, ErrorCode.PROTOCOL_ERROR, text))
+        if self.half_since is not None and not silent:
+            seconds = limits.field_block_timeout
+            # RFC 9113 §10.5.1 [half-block-bounded]: nothing else can come in between.
+            text = f"half a field block for {seconds:g} s"
+            awaited.append((self.half_since + seconds, ErrorCode.ENHANCE_YOUR_CALM, text))
+        if self.local_settings.unacked:
+            seconds = limits.settings_timeout
+            # RFC 9113 §6.5.3 [settings-timeout]
+            text = f"SETTINGS not acknowledged, {seconds:g} s without an octet"
+            awaited.append((self._active_at + seconds, ErrorCode.SETTINGS_TIMEOUT, text))
+        return awaited
+
+    @property
+    def opening_timeout(self) -> float:
+        """Seconds from the first octet until `next_deadline` is to be asked for the first time."""
+        return min(self.limits.preface_timeout, self.limits.settings_timeout)
 
     def handle_deadline(self, now: float) -> list[Event]:
         """Judge what should have come by now; harmless when called early."""
         events: list[Event] = []
-        deadline = self.next_deadline()
-        if deadline is not None and now >= deadline:
-            # RFC 9113 §6.5.3 [settings-timeout]
-            text = f"SETTINGS not acknowledged, {SETTINGS_ACK_TIMEOUT_S:g} s without an octet"
-            self._refuse_frame(PeerError(ErrorCode.SETTINGS_TIMEOUT, text), events)
+        self._judge(now, events, silent=self.client)
         return events
+
+    def _judge(self, now: float, events: list[Event], silent: bool = False) -> None:
+        for deadline, error_code, text in self._awaited(silent):
+            if now >= deadline:
+                self._refuse_frame(PeerError(error_code, text), events)
+                return
 
     # -- calls -----------------------------------------------------------------------------
 
@@ -384,6 +452,7 @@ class Connection:
         """
         self._check_open_for_sending()
         stream.queue(data, end_stream)
+        self.queued_octets += len(data)
         self._queue_end_or_data(stream)
 
     def send_trailers(self, stream: Stream, fields: Fields) -> None:
@@ -425,7 +494,7 @@ class Connection:
         if stream.state == CLOSED:
             return
         if stream.state == IDLE or self.closed:
-            stream.drop()
+            self._drop(stream)
             # Where nothing leaves, those that are given up must not pile up either.
             while self._openers and self._openers[-1][0].state == CLOSED:
                 self._openers.pop()
@@ -551,6 +620,10 @@ class Connection:
 
     # -- octets out ------------------------------------------------------------------------
 
+    def may_send(self, stream: Stream) -> bool:
+        """Content of the stream could leave now, as far as the peer's windows go."""
+        return stream.send_window.size > 0 and self._send_window.size > 0
+
     @property
     def has_output(self) -> bool:
         """data_to_send would return octets now."""
@@ -577,8 +650,8 @@ class Connection:
             parts.append(self._begun)
             self._begun = b""
             self._stamp_ping(self._begun_ping, now)
-            if self._active_at is None:
-                self._active_at = now
+            if self._began_at is None:
+                self._began_at = self._active_at = now
         self._urgent_sent = (len(parts), self._urgent)
         if self._urgent:
             for frame in self._urgent:
@@ -751,7 +824,12 @@ class Connection:
             piece = chunk[:allowed]
             stream.outgoing[0] = chunk[allowed:]
         octets = len(piece)
+        # A window that lets content out in crumbs is not worth the WINDOW_UPDATEs it takes.
+        if octets >= SMALL_OCTETS or piece is chunk:
+            self._chatter -= CHATTER_FORGIVEN
         stream.queued_octets -= octets
+        stream.sent_octets += octets
+        self.queued_octets -= octets
         stream.send_window.take(octets)
         self._send_window.take(octets)
         stream.send(SEND_DATA)
@@ -780,8 +858,13 @@ class Connection:
 
     def _close_stream(self, stream: Stream) -> None:
         # RFC 9113 §5.4.2 [reset-last], §6.4 [reset-received]
-        stream.drop()
+        self._drop(stream)
         self.streams.pop(stream.stream_id, None)
+
+    def _drop(self, stream: Stream) -> None:
+        """What was queued on it will not leave."""
+        self.queued_octets -= stream.queued_octets
+        stream.drop()
 
     def _forget_streams_output(self) -> None:
         for queue in (self._sections, self._openers, self._round):
@@ -790,10 +873,11 @@ class Connection:
     def _answer(self, frame: bytes, lane: list[bytes]) -> None:
         """Queue a frame that the peer provoked; a peer that provokes without reading must go."""
         self._answers += 1
-        if self._answers > ANSWERS_QUEUED_MAX:
+        if self._answers > self.limits.answers_queued:
             # RFC 9113 §10.5 [answers-bounded]
             raise PeerError(
-                ErrorCode.ENHANCE_YOUR_CALM, f"{ANSWERS_QUEUED_MAX} answers wait unread"
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"{self.limits.answers_queued} answers wait unread",
             )
         lane.append(frame)
 
@@ -827,9 +911,9 @@ class Connection:
         frame = RstStreamFrame(error.stream_id, error.error_code)
         self._answer(frame.encode(), self._control)
         self._note_reset(error.stream_id, by_us=True)
+        self._count_cut_short()
         stream = self.streams.get(error.stream_id)
         if stream is not None:
-            self._count_cut_short()
             self._close_stream(stream)
             events.append(ev.StreamReset(error.stream_id, error.error_code, False, error.message))
 
@@ -841,9 +925,15 @@ class Connection:
         self._receive_window.receive(octets)
         stream = self.streams.get(frame.stream_id)
         size = len(frame.data)
+        if size or frame.end_stream:
+            self._empty_data = 0
+        else:
+            self._count_empty_data()
         try:
             if stream is None:
                 self._check_late("DATA", frame.stream_id)
+                if size < SMALL_OCTETS:
+                    self._count_chatter(now)
             else:
                 self._take_data(stream, frame, octets, size)
         except PeerError:
@@ -855,7 +945,7 @@ class Connection:
             return
         self._unread += size
         stream.unread_octets += size
-        if self._unread > UNREAD_OCTETS_MAX:
+        if self._unread > self.limits.unread_octets:
             self._withheld += size
             self._credit_connection(octets - size)
         else:
@@ -864,6 +954,14 @@ class Connection:
         events.append(ev.DataReceived(frame.stream_id, frame.data, frame.end_stream))
         if frame.end_stream:
             self._peer_ended(stream)
+
+    def _count_empty_data(self) -> None:
+        self._empty_data += 1
+        # RFC 9113 §10.5 [empty-data-bounded]: however much padding they carry.
+        if self._empty_data > self.limits.empty_data:
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM, f"over {self.limits.empty_data} empty DATA in a row"
+            )
 
     def _take_data(self, stream: Stream, frame: DataFrame, octets: int, size: int) -> None:
         """Judge one DATA frame on a living stream; raises PeerError."""
@@ -878,23 +976,50 @@ class Connection:
 
     def _on_headers(self, frame: HeadersFrame, now: float, events: list[Event]) -> None:
         if frame.end_headers:
+            self._check_block_octets(len(frame.field_block))
             self._on_field_block(frame, bytes(frame.field_block), events)
         else:
             self._block = frame
-            self._fragments = [frame.field_block]
+            self.half_since = now
+            self._fragments = []
+            self._block_octets = self._empty_fragments = 0
+            self._add_fragment(frame.field_block)
 
     def _on_continuation(self, frame: ContinuationFrame, now: float, events: list[Event]) -> None:
         # The framer has seen to it that a field block is open and is this stream's.
-        self._fragments.append(frame.field_block)
-        if len(self._fragments) > CONTINUATIONS_MAX + 1:
-            # RFC 9113 §10.5.1 [field-block-bounded]
+        self._add_fragment(frame.field_block)
+        limits = self.limits
+        # RFC 9113 §10.5.1 [field-block-bounded]
+        if len(self._fragments) > limits.continuations + 1:
             raise PeerError(
-                ErrorCode.ENHANCE_YOUR_CALM, f"over {CONTINUATIONS_MAX} CONTINUATION frames"
+                ErrorCode.ENHANCE_YOUR_CALM, f"over {limits.continuations} CONTINUATION frames"
+            )
+        if self._empty_fragments > limits.empty_continuations:
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"over {limits.empty_continuations} empty CONTINUATION frames in a row",
             )
         if frame.end_headers and self._block is not None:
             block, self._block = self._block, None
+            self.half_since = None
             fragments, self._fragments = self._fragments, []
             self._on_field_block(block, b"".join(fragments), events)
+
+    def _add_fragment(self, fragment: Octets) -> None:
+        """Keep one more piece of a field block."""
+        self._fragments.append(fragment)
+        self._empty_fragments = 0 if len(fragment) else self._empty_fragments + 1
+        self._block_octets += len(fragment)
+        self._check_block_octets(self._block_octets)
+
+    def _check_block_octets(self, octets: int) -> None:
+        # RFC 9113 §10.5.1 [field-block-bounded]: coded, a section takes fewer octets than the 32
+        # a line with which it is counted, unless somebody has it take more.
+        if octets > self.limits.field_section_octets:
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"field block over {self.limits.field_section_octets} octets",
+            )
 
     def _on_field_block(self, frame: HeadersFrame, block: bytes, events: list[Event]) -> None:
         # RFC 9113 §4.3 [always-decoded], §5.4 [connection-error-first]: before anything else can
@@ -944,6 +1069,7 @@ class Connection:
 
     def _put_in_use(self, stream: Stream, stream_id: int) -> None:
         """The stream leaves "idle": from now on it has an identifier and windows."""
+        self._chatter -= CHATTER_FORGIVEN
         settings = self.local_settings
         window = ReceiveWindow(
             settings.announced(SettingId.INITIAL_WINDOW_SIZE),
@@ -978,11 +1104,11 @@ class Connection:
         if end_stream:
             _refuse_message("an interim response ends the stream", stream_id)
         stream.interim_received += 1
-        if stream.interim_received > INTERIM_RESPONSES_MAX:
+        if stream.interim_received > self.limits.interim_responses:
             # RFC 9113 §10.5 [interim-bounded]
             raise PeerError(
                 ErrorCode.ENHANCE_YOUR_CALM,
-                f"over {INTERIM_RESPONSES_MAX} interim responses",
+                f"over {self.limits.interim_responses} interim responses",
                 stream_id,
             )
         events.append(ev.InformationalReceived(stream_id, status, fields))
@@ -1001,16 +1127,18 @@ class Connection:
     def _on_priority(self, frame: PriorityFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §5.3.2 [priority-ignored]: read and checked by its decode, used for nothing.
         # RFC 9113 §6.3 [priority-any-state]: so it does not matter whether the stream is open.
+        self._count_chatter(now)
         _refuse_self_dependency(frame.priority, frame.stream_id)
 
     def _on_rst_stream(self, frame: RstStreamFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §6.4 [rst-stream-idle]
         self._check_not_idle("RST_STREAM", frame.stream_id)
+        self._count_cut_short()
         stream = self.streams.get(frame.stream_id)
         # RFC 9113 §5.4.2 [reset-not-answered]: not even where the stream is closed already.
         if stream is None:
+            self._count_chatter(now)
             return
-        self._count_cut_short()
         stream.receive(RECV_RESET)
         self._note_reset(frame.stream_id, by_us=False)
         self._close_stream(stream)
@@ -1024,6 +1152,14 @@ class Connection:
             self._apply_receive_limits(before)
             events.append(ev.SettingsAcked())
             return
+        self._count_chatter(now)
+        # RFC 9113 §10.5 [settings-entries-bounded]
+        if len(frame.settings) > self.limits.settings_entries:
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"SETTINGS frame of {len(frame.settings)} settings, "
+                f"over {self.limits.settings_entries}",
+            )
         self.settings_received = True
         window = highest = latest = self.peer_settings[SettingId.INITIAL_WINDOW_SIZE]
         changes = self.peer_settings.update(frame.settings)
@@ -1059,11 +1195,14 @@ class Connection:
         if not frame.ack:
             # RFC 9113 §6.7 [ping-ack], [ping-ack-first]
             self._answer(PingFrame(opaque_data, ack=True).encode(), self._urgent)
+            if self._answers > PINGS_IN_FLIGHT_MAX:  # who measures waits for what was asked before
+                self._count_chatter(now)
             events.append(ev.PingReceived(opaque_data))
             return
         # RFC 9113 §6.7 [ping-ack-unanswered]
         times = self._pings.pop(opaque_data, None)
         if times is None:
+            self._count_chatter(now)
             events.append(ev.UnknownPingAcked(opaque_data))
             return
         asked_at, sent_at = times
@@ -1072,6 +1211,7 @@ class Connection:
         events.append(ev.PingAcked(opaque_data, now - sent_at, sent_at - asked_at))
 
     def _on_goaway(self, frame: GoAwayFrame, now: float, events: list[Event]) -> None:
+        self._count_chatter(now)
         last = frame.last_stream_id
         if self.goaway_received is not None:
             # A raised limit revives nothing: the streams past it may be retried elsewhere by now.
@@ -1094,6 +1234,7 @@ class Connection:
             )
 
     def _on_window_update(self, frame: WindowUpdateFrame, now: float, events: list[Event]) -> None:
+        self._count_chatter(now)
         if frame.stream_id == 0:
             self._send_window.widen(frame.window_size_increment)
         else:
@@ -1109,7 +1250,7 @@ class Connection:
 
     def _on_unknown(self, frame: UnknownFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §5.5 [unknown-frame-discarded]
-        pass
+        self._count_chatter(now)
 
     def _on_oversized(self, frame: OversizedFrame, now: float, events: list[Event]) -> None:
         if frame.type == DataFrame.TYPE:
@@ -1162,19 +1303,35 @@ class Connection:
         reach = 0 if name == "HEADERS" and reset_by_us is None else stream_id
         raise PeerError(ErrorCode.STREAM_CLOSED, f"{name} on closed stream {stream_id}", reach)
 
+    def _count_chatter(self, now: float) -> None:
+        """A frame came that moves no message; they are forgiven by time, and by what does move."""
+        limits = self.limits
+        forgiven = (now - self._chatter_at) * limits.chatter_per_s
+        self._chatter = max(0.0, self._chatter - forgiven) + 1
+        self._chatter_at = now
+        # RFC 9113 §10.5 [small-frames]
+        if self._chatter > limits.chatter:
+            raise PeerError(
+                ErrorCode.ENHANCE_YOUR_CALM, f"over {limits.chatter} frames that move nothing"
+            )
+
     def _count_cut_short(self) -> None:
-        """A stream was reset by the client, or through its fault; a server counts them."""
+        """The peer has reset a stream, or has made us reset one."""
         # RFC 9113 §10.5 [resets-bounded]: MAX_CONCURRENT_STREAMS does not see such streams, yet
         # each is a request that somebody has begun to answer.
-        if self.client or self._active_at is None:
+        if self._active_at is None:
             return
-        forgiven = (self._active_at - self._cut_short_at) * RESETS_PER_S
-        self._cut_short = max(0.0, self._cut_short - forgiven) + 1
-        self._cut_short_at = self._active_at
-        if self._cut_short > RESETS_BURST_MAX:
+        if self.client:  # each was a request of our own
+            return
+        if self._cut_short_at is None:
+            self._cut_short_at = deque(maxlen=self.limits.resets)
+        instants, now = self._cut_short_at, self._active_at
+        if len(instants) == self.limits.resets and now - instants[0] < RESETS_PERIOD_S:
             raise PeerError(
-                ErrorCode.ENHANCE_YOUR_CALM, f"over {RESETS_BURST_MAX} requests cut short"
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"over {self.limits.resets} requests cut short in {RESETS_PERIOD_S:g} s",
             )
+        instants.append(now)
 
     def _note_reset(self, stream_id: int, by_us: bool) -> None:
         if len(self._resets) >= RESETS_REMEMBERED_MAX:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import deque
 
-from .body import next_piece
+from .body import Pieces, next_piece
 from .fields import join_cookies, octet_pairs, text_pairs
 from .loop import Source
 from .value import Value
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from .events import Fields
     from .fields import Pairs
+    from .frames import Octets
     from .loop import Link
     from .stream import Stream
 
@@ -110,7 +110,7 @@ class Content:
         self, taken: Callable[[int], object], came: threading.Condition | None = None
     ) -> None:
         """taken: told the octets of each piece that is read; came: guards a reader's wait."""
-        self._pieces: deque[bytes] = deque()
+        self._pieces = Pieces()
         self._taken = taken
         self._came = came
         self._ended = False
@@ -137,12 +137,12 @@ class Content:
         if self._given_up:
             raise ConnectionResetError("the client gave the request up")
         if self._pieces:
-            return self._pieces.popleft()
+            return self._pieces.take()
         if self._ended:
             raise StopIteration
         return b""
 
-    def add(self, piece: bytes) -> None:
+    def add(self, piece: Octets) -> None:
         """More has come."""
         self._change(piece)
 
@@ -156,7 +156,7 @@ class Content:
         self._change(ended=True, given_up=True)
         return untaken
 
-    def _change(self, piece: bytes = b"", ended: bool = False, given_up: bool = False) -> None:
+    def _change(self, piece: Octets = b"", ended: bool = False, given_up: bool = False) -> None:
         if self._came is None:
             self._set(piece, ended, given_up)
             return
@@ -164,9 +164,9 @@ class Content:
             self._set(piece, ended, given_up)
             self._came.notify_all()
 
-    def _set(self, piece: bytes, ended: bool, given_up: bool) -> None:
+    def _set(self, piece: Octets, ended: bool, given_up: bool) -> None:
         if piece:
-            self._pieces.append(piece)
+            self._pieces.add(piece)
         self._ended = self._ended or ended
         if given_up:
             self._given_up = True
@@ -183,6 +183,8 @@ class Exchange(Source):
     answered    the reply's header section is queued
     waiting     the body had nothing yet
     over        nothing of it will be sent any more
+    begun_at    when its header section came; seconds
+    kept        octets of its fields and content that the server holds
     reply       the handler's answer, None before
     fields      the reply's field section
     piece       what the last step took from the body; None: it has ended
@@ -201,6 +203,8 @@ class Exchange(Source):
         "answered",
         "waiting",
         "over",
+        "begun_at",
+        "kept",
         "reply",
         "fields",
         "piece",
@@ -208,17 +212,21 @@ class Exchange(Source):
         "body_closed",
     )
 
-    def __init__(self, link: Link, stream: Stream, request: Request) -> None:
+    def __init__(
+        self, link: Link, stream: Stream, request: Request, begun_at: float, kept: int
+    ) -> None:
         self.link = link
         self.stream = stream
         self.request = request
-        self.chunks: list[bytes] = []  # of content that is handed over whole
+        self.chunks = Pieces()  # of content that is handed over whole
         self.octets = 0
         self.started = False
         self.working = False
         self.answered = False
         self.waiting = False
         self.over = False
+        self.begun_at = begun_at
+        self.kept = kept
         self.reply: Reply | None = None
         self.fields: Fields = []
         self.piece: bytes | None = None

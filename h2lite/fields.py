@@ -7,6 +7,7 @@ merely pings never loads it.  Grounds: RFC 9113 §4.3, §8.2, §8.3; RFC 7541.
 from __future__ import annotations
 
 from .errors import ErrorCode, PeerError
+from .limits import DEFAULT_LIMITS
 from .settings import INITIAL_VALUES, SettingId
 
 TYPE_CHECKING = False
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     Pairs: TypeAlias = Iterable[tuple[str, str]]
 
 HEADER_TABLE_SIZE_MAX = INITIAL_VALUES[SettingId.HEADER_TABLE_SIZE]  # more costs memory per peer
-FIELD_SECTION_OCTETS_MAX = 65536  # decoded, 32 octets a line included: no honest one is larger
+HUFFMAN_OCTETS_MAX = 256  # of a value: hpack's coder takes the square of them, 64 KiB two seconds
 
 # Values that must not be guessable from the sizes of later blocks (RFC 7541 §7.1.3).
 _NEVER_INDEXED = frozenset((b"authorization", b"proxy-authorization"))
@@ -70,16 +71,21 @@ class FieldEncoder:
                 self._encoder.header_table_size = octets
         self._smallest_size = self._table_size
         return self._encoder.encode(
-            [(name, value, name in _NEVER_INDEXED) for name, value in fields]
+            [(name, value, name in _NEVER_INDEXED) for name, value in fields],
+            huffman=all(len(value) <= HUFFMAN_OCTETS_MAX for _, value in fields),
         )
 
 
 class FieldDecoder:
-    """Field blocks to field sections; every block must pass through, even an unwanted one."""
+    """Field blocks to field sections; every block must pass through, even an unwanted one.
 
-    __slots__ = ("_decoder", "_table_size")
+    octets_max   of one section, decoded, as MAX_HEADER_LIST_SIZE counts them
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_octets_max", "_decoder", "_table_size")
+
+    def __init__(self, octets_max: int = DEFAULT_LIMITS.field_section_octets) -> None:
+        self._octets_max = octets_max
         self._decoder: Decoder | None = None
         self._table_size = INITIAL_VALUES[SettingId.HEADER_TABLE_SIZE]
 
@@ -98,7 +104,7 @@ class FieldDecoder:
         if self._decoder is None:
             from hpack import Decoder
 
-            self._decoder = Decoder(max_header_list_size=FIELD_SECTION_OCTETS_MAX)
+            self._decoder = Decoder(max_header_list_size=self._octets_max)
             self._decoder.max_allowed_table_size = self._table_size
         from hpack import HPACKError, OversizedHeaderListError
 
@@ -107,8 +113,7 @@ class FieldDecoder:
         except OversizedHeaderListError:
             # RFC 9113 §10.5.1 [field-section-bounded], §4.3 [decoding-refused]
             raise PeerError(
-                ErrorCode.ENHANCE_YOUR_CALM,
-                f"field section over {FIELD_SECTION_OCTETS_MAX} octets",
+                ErrorCode.ENHANCE_YOUR_CALM, f"field section over {self._octets_max} octets"
             ) from None
         except HPACKError as error:
             # RFC 9113 §4.3 [decoding-error]

@@ -41,10 +41,13 @@ class Framer:
 
     max_frame_size   largest payload accepted, in octets; may be raised at any time
     from_client      True: the client's 24 octets must come first
+
+    half             part of a frame is held, which is one of a field block
     """
 
     __slots__ = (
         "max_frame_size",
+        "half",
         "_preface",
         "_skip",
         "_before_frames",
@@ -61,6 +64,7 @@ class Framer:
         self, max_frame_size: int = MIN_MAX_FRAME_SIZE, from_client: bool = False
     ) -> None:
         self.max_frame_size = max_frame_size
+        self.half = False
         self._preface = CLIENT_PREFACE if from_client else b""
         self._skip = 0  # octets of an oversized frame's payload still to be passed over
         self._before_frames = True  # something has to be seen to before the next frame
@@ -89,6 +93,7 @@ class Framer:
             data = b"".join(self._held)
             self._held.clear()
             self._held_octets = 0
+            self.half = False
         self._data = data
         self._size = len(data)
         self._at = 0
@@ -118,6 +123,7 @@ class Framer:
         end = start + length
         if size < end:
             self._hold(FRAME_HEADER_SIZE + length)
+            self.half = type_ in _WITH_FIELD_BLOCK
             return None
         self._at = end
         # Content stays where recv put it; everything else is small and copied.

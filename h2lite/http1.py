@@ -9,20 +9,21 @@ Grounds: RFC 9112; RFC 9110 §7.6.1, §8.6, §10.1.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from . import events as ev
-from .connection import INTERIM_RESPONSES_MAX, SEND_OCTETS, STREAM_WINDOW, check_request
+from .connection import SEND_OCTETS, check_request
 from .errors import ErrorCode, LocalProtocolError, PeerError, UsageError
 from .fields import (
     CONNECTION_SPECIFIC,
-    FIELD_SECTION_OCTETS_MAX,
     content_of_response,
     declared_length,
     join_cookies,
     section_size,
     trailers_fault,
 )
+from .limits import DEFAULT_LIMITS, Limits
 from .settings import SettingId
 from .stream import CLOSED, IDLE, RECV_END, SEND_DATA, SEND_END, SEND_HEADERS, Stream
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from .events import Event, Fields
     from .frames import GoAwayFrame, Octets
 
-READ_AHEAD_MAX = STREAM_WINDOW  # octets nobody has consumed; past this the socket is left alone
 REASON_CHARS_MAX = 256  # of a fault: h11 shows the line it means, however long
 
 _STATUS_LINE_START = b"HTTP/1."
@@ -66,6 +66,7 @@ class Http1Connection:
     """
 
     __slots__ = (
+        "limits",
         "streams",
         "closed",
         "message_sent",
@@ -83,17 +84,18 @@ class Http1Connection:
         "_until_close",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         check_http1()
         import h11
 
+        self.limits = limits
         self.streams: dict[int, Stream] = {}
         self.closed = False
         self.message_sent = False
         # RFC 9112 §9.3.2: pipelining is allowed, but one slow answer would hold up the others.
         self.peer_settings = {SettingId.MAX_CONCURRENT_STREAMS: 1}
         self.goaway_received: GoAwayFrame | None = None
-        self._h11 = h11.Connection(h11.CLIENT, FIELD_SECTION_OCTETS_MAX)
+        self._h11 = h11.Connection(h11.CLIENT, limits.field_section_octets)
         self._next_stream_id = 1
         self._openers: deque[tuple[Stream, h11.Request]] = deque()
         self._asking: Stream | None = None  # its request has begun to leave, and is not complete
@@ -141,7 +143,7 @@ class Http1Connection:
     @property
     def reading_paused(self) -> bool:
         """So much lies unread that the socket should be left alone until some is consumed."""
-        return self._unread > READ_AHEAD_MAX and not self.closed
+        return self._unread > self.limits.stream_octets and not self.closed
 
     def data_consumed(self, stream_id: int, octets: int) -> None:
         """The user has used up content, or drops it; the stream may have ended meanwhile."""
@@ -152,6 +154,13 @@ class Http1Connection:
         self._unread -= octets
         if stream is not None:
             stream.unread_octets -= octets
+
+    half_since = None  # frames do not come in halves here
+
+    @property
+    def opening_timeout(self) -> float:
+        """Nothing is ever due."""
+        return math.inf
 
     def next_deadline(self) -> float | None:
         """None: nothing is ever due."""
@@ -353,7 +362,7 @@ class Http1Connection:
             return self._h11.next_event()
         except h11.RemoteProtocolError as error:
             if error.error_status_hint == 431:  # "request header fields too large", to a server
-                raise _too_large() from None
+                raise self._too_large() from None
             # h11 quotes what it has in a bytearray.
             reason = str(error).replace("bytearray(b", "(b")
             raise PeerError(ErrorCode.PROTOCOL_ERROR, reason) from None
@@ -379,17 +388,16 @@ class Http1Connection:
         """A status line and its fields."""
         stream_id, status = stream.stream_id, event.status_code
         fields = _visible(event.headers)
-        if section_size(fields) + len(event.reason) > FIELD_SECTION_OCTETS_MAX:
-            raise _too_large()
+        if section_size(fields) + len(event.reason) > self.limits.field_section_octets:
+            raise self._too_large()
         fields.insert(0, (b":status", b"%d" % status))
         if status >= 200:
             self._on_response(stream, event, fields, events)
             return
         stream.interim_received += 1
-        if stream.interim_received > INTERIM_RESPONSES_MAX:
-            raise PeerError(
-                ErrorCode.ENHANCE_YOUR_CALM, f"over {INTERIM_RESPONSES_MAX} interim responses"
-            )
+        most = self.limits.interim_responses
+        if stream.interim_received > most:
+            raise PeerError(ErrorCode.ENHANCE_YOUR_CALM, f"over {most} interim responses")
         events.append(ev.InformationalReceived(stream_id, status, fields))
         self._start = b""
         self._judge_start(self._h11.trailing_data[0])
@@ -431,8 +439,8 @@ class Http1Connection:
         if trailers:
             if content:
                 self._on_content(stream, content, False, events)
-            if section_size(trailers) > FIELD_SECTION_OCTETS_MAX:
-                raise _too_large()
+            if section_size(trailers) > self.limits.field_section_octets:
+                raise self._too_large()
             events.append(ev.TrailersReceived(stream.stream_id, trailers))
         elif stream.expected != 0:  # else the header section has told it
             self._on_content(stream, content, True, events)
@@ -444,6 +452,12 @@ class Http1Connection:
             raise _unasked(rest)
 
     # -- ends ------------------------------------------------------------------------------
+
+    def _too_large(self) -> PeerError:
+        return PeerError(
+            ErrorCode.ENHANCE_YOUR_CALM,
+            f"header section over {self.limits.field_section_octets} octets",
+        )
 
     def _forget_if_over(self, stream: Stream) -> None:
         if stream.state == CLOSED:
@@ -517,9 +531,3 @@ def _other_protocol(octets: bytes) -> PeerError | None:
     if other is None:
         return None
     return PeerError(ErrorCode.PROTOCOL_ERROR, f"the peer speaks {other}, not HTTP/1.1")
-
-
-def _too_large() -> PeerError:
-    return PeerError(
-        ErrorCode.ENHANCE_YOUR_CALM, f"header section over {FIELD_SECTION_OCTETS_MAX} octets"
-    )

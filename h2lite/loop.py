@@ -9,11 +9,11 @@ No callbacks, no re-entry; one thread at a time, but `wake` is for any thread, a
 from __future__ import annotations
 
 import errno
+import math
 import selectors
 import socket
 import time
 
-from .connection import SETTINGS_ACK_TIMEOUT_S
 from .events import ConnectionEnded, OctetsReceived
 from .timers import Timers
 from .transport import TLSBroken
@@ -232,6 +232,7 @@ class Link(Source):
 
     flushed_at   the instant of the last flush, as the connection was told it
     took         it gave the socket octets
+    taken_octets how many the socket has taken in all
     queued       framed octets are left that the socket has refused
     """
 
@@ -242,6 +243,7 @@ class Link(Source):
         "ended",
         "flushed_at",
         "took",
+        "taken_octets",
         "_blocked",
         "_mask",
         "_muted",
@@ -257,13 +259,15 @@ class Link(Source):
         self.ended = False
         self.flushed_at = 0.0
         self.took = False
+        self.taken_octets = 0
         self._blocked = False  # the socket is full: only the selector may start the next send
         self._muted = False  # nothing can be sent any more; what the peer sent is still read
         self._finishing = False
         self._watch()
         # RFC 9113 §3.2 [preface-over-tls], §3.3 [preface-in-clear]: it is what waits already.
         loop.touch(self)
-        loop.set_deadline(self, loop.clock() + SETTINGS_ACK_TIMEOUT_S)
+        patience = self.connection.opening_timeout
+        loop.set_deadline(self, None if patience == math.inf else loop.clock() + patience)
 
     def ready(self, mask: int, now: float) -> list[Value]:
         if self.ended:  # by another thread, since the selector saw it
@@ -281,6 +285,8 @@ class Link(Source):
             raise
         if self.connection.reading_paused:
             self._watch()
+        if self.connection.half_since is not None and not self._finishing:
+            self.loop.set_deadline(self, self.connection.next_deadline())
         if self.connection.has_output or self._finishing:
             self.loop.touch(self)
         return events
@@ -360,6 +366,7 @@ class Link(Source):
             return
         taken = transport.send(data)
         self.took = self.took or taken > 0
+        self.taken_octets += taken
         if taken < len(data):
             self.connection.put_back(data[taken:])
         if taken < len(data) or transport.committed:

@@ -30,6 +30,7 @@ from .errors import (
     error_name,
 )
 from .health import ABORT, DEAD, HOLD, PING, REROUTE, Health, HealthPolicy
+from .limits import DEFAULT_LIMITS, Limits
 from .member import Member, Ping, Site
 from .orders import (
     Abort,
@@ -98,6 +99,7 @@ class Pool:
     queued_max                    requests of one origin that may wait for a connection
     idle_close                    seconds unused before a connection is closed, 0: never
     settings                      {SettingId: value} to announce beside the defaults
+    limits                        `Limits`: how much is borne of a peer
     diagnose                      asked at a verdict: path_dead, peer_hung or unknown
     stage                         asked when a dial took too long: what it was busy with, "" once
                                   the transport stood
@@ -112,6 +114,7 @@ class Pool:
         queued_max: int = QUEUED_MAX,
         idle_close: float = IDLE_CLOSE_S,
         settings: dict[int, int] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
         diagnose: Callable[[Member], str] = lambda member: "unknown",
         stage: Callable[[Member], str] = lambda member: "",
     ) -> None:
@@ -131,6 +134,7 @@ class Pool:
         self._queued_max = queued_max
         self._idle_close = idle_close
         self._settings = settings
+        self._limits = limits
         self._sites: dict[Origin, Site] = {}
         self._sites_max = ORIGINS_REMEMBERED_MAX
         self._calmed: dict[Origin, None] = {}
@@ -242,7 +246,7 @@ class Pool:
         """
         if not call.chunks:
             return None
-        chunk = call.chunks.popleft()
+        chunk = call.chunks.take()
         self._give_credit(call, len(chunk))
         if not call.chunks:
             self._progressed(call, now)
@@ -398,7 +402,7 @@ class Pool:
         from .http1 import Http1Connection  # needs an extra, and few have a use for it
 
         member.site.is_http1 = True
-        member.connection = Http1Connection()
+        member.connection = Http1Connection(self._limits)
         member.health.set_policy(member.health.policy.without_pings())
         self._is_up(member, now)
         self._settle(member, now)
@@ -764,7 +768,7 @@ class Pool:
         member = Member(
             site,
             self._dial_count,
-            Connection(client=True, settings=self._settings),
+            Connection(client=True, settings=self._settings, limits=self._limits),
             Health(site.policy, now, self._uniform),
             int(self._uniform() * 2**32),
         )
@@ -1086,7 +1090,7 @@ class Pool:
             member.connection.data_consumed(event.stream_id, len(event.data))
             return
         if event.data:
-            call.chunks.append(bytes(event.data))
+            call.chunks.add(event.data)
         call.progress_at = now
         self._advance(member, call, event.end_stream)
 

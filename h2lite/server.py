@@ -15,12 +15,13 @@ from collections import deque
 from . import events as ev
 from .accept import Accepted, Handshake, HandshakeFailed, Handshaken, Listener
 from .body import BODY_QUEUED_OCTETS
-from .connection import CONCURRENT_STREAMS_MAX, Connection
+from .connection import Connection
 from .errors import ErrorCode, UsageError
 from .exchange import Content, Due, Exchange, Reply, Request, response_fields
-from .fields import octet_pairs, text_pairs
+from .fields import octet_pairs, section_size, text_pairs
+from .limits import DEFAULT_LIMITS, Limits
 from .loop import Link, Loop, Source, monotonic
-from .stream import CLOSED, OPEN
+from .stream import CLOSED, HALF_CLOSED_LOCAL, OPEN
 from .transport import TLSTransport, Transport, address_text, prepare
 from .value import Value
 
@@ -31,12 +32,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .events import Fields
+    from .frames import Octets
+    from .stream import Stream
     from .transport import Tap
 
-CONNECTIONS_MAX = 1000  # further ones are closed at accept, so that these keep their service
-REQUEST_OCTETS_MAX = 2**20  # of one request's content, where it is handed over whole
+DESCRIPTORS_KEPT = 64  # for what handlers open: who would take one of the process's last is refused
+LOOKS = 4  # at each client in the shortest of its timeouts: late by a quarter of one at most
 BODY_RETRY_S = 0.05  # until a body that had nothing yet is asked again
 FAILED = b"the handler failed\n"
+_TOO_BUSY = Reply(503, b"too much is on its way to this server\n")
+_TOO_SLOW = Reply(408, b"the request's content did not come in time\n")
 WORKERS_END_S = 1.0  # how long a stopped server waits for handlers that still run
 
 _GO_ON = "100-continue"
@@ -54,27 +59,58 @@ class _Curfew(Source):
         return [_GraceOver()]
 
 
-class _Client:
-    """One connection and what is asked on it.
+class _LookDue(Value):
+    __slots__ = ()
 
-    exchanges   by stream, those whose reply has not been queued whole
-    streaming   those of them whose body is pulled from
-    handled     requests the handler is at work on, given up ones included until it has noticed
-    held        requests that wait for one of these to end, in order
-    counted     streams open when they were counted last
-    leaving     closed as soon as no stream is open
+
+class _Client(Source):
+    """One connection and what is asked on it; its deadline is the next look at how it behaves.
+
+    exchanges    by stream, those whose reply has not been queued whole
+    streaming    those of them whose body is pulled from
+    handled      requests the handler is at work on, given up ones included until it has noticed
+    held         requests that wait for one of these to end, in order
+    streams, queued_octets   of the connection when stock was taken last
+    idle_since   no stream has been open since; None: one is
+    progress     how far it had come, and when: by stream, with 0 for the socket
+    leaving      closed as soon as no stream is open
     """
 
-    __slots__ = ("link", "exchanges", "streaming", "handled", "held", "counted", "leaving")
+    __slots__ = (
+        "link",
+        "exchanges",
+        "streaming",
+        "handled",
+        "held",
+        "streams",
+        "queued_octets",
+        "idle_since",
+        "progress",
+        "leaving",
+    )
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, now: float) -> None:
         self.link = link
         self.exchanges: dict[int, Exchange] = {}
         self.streaming: dict[Exchange, None] = {}
         self.handled = 0
         self.held: dict[Exchange, None] = {}
-        self.counted = 0
+        self.streams = 0
+        self.queued_octets = 0
+        self.idle_since: float | None = now
+        self.progress: dict[int, tuple[int, int, float]] = {}
         self.leaving = False
+
+    def handle_deadline(self, now: float) -> list[Value]:
+        return [_LookDue()]
+
+    def standstill(self, key: int, sent: int, received: int, least: int, now: float) -> float:
+        """Seconds since something last moved: content that came, or `least` octets that left."""
+        before = self.progress.get(key)
+        if before is None or sent - before[0] >= least or received != before[1]:
+            self.progress[key] = (sent, received, now)
+            return 0.0
+        return now - before[2]
 
 
 class _Workers:
@@ -125,11 +161,12 @@ class Server:
     """Listens from the moment it is made; `serve_forever` runs it.
 
     handler   Request -> Reply; an exception becomes a 500
-    threads   how many threads ask the handler, at most the streams a client may open (100);
+    threads   how many threads ask the handler, at most the streams a client may open;
               0: the serving thread does, and handlers must not block
     streamed  says of a request whose header section has come whether the handler wants it now
               and its content as `Request.content`; None: of none.  Content that is not streamed
-              is handed over whole, and past 1 MiB refused with 413
+              is handed over whole, and past `limits.request_octets` refused with 413
+    limits    `Limits`: how much is borne of a client
     host, port, ssl_context   where to listen (port 0: a free one) and, for https, the TLS context;
                               host may be a UNIX socket, "unix:/run/app.sock", without a port: who
                               may connect is then what the umask leaves of the file's mode
@@ -146,6 +183,7 @@ class Server:
         *,
         threads: int = 0,
         streamed: Callable[[Request], bool] | None = None,
+        limits: Limits = DEFAULT_LIMITS,
         host: str = "127.0.0.1",
         port: int = 0,
         ssl_context: ssl.SSLContext | None = None,
@@ -153,12 +191,16 @@ class Server:
         clock: Callable[[], float] = monotonic,
         tap: Callable[[], Tap] | None = None,
     ) -> None:
-        if not isinstance(threads, int) or not 0 <= threads <= CONCURRENT_STREAMS_MAX:
-            raise UsageError(f"{threads} threads, want 0 to {CONCURRENT_STREAMS_MAX}")
+        if not isinstance(threads, int) or not 0 <= threads <= limits.streams:
+            raise UsageError(f"{threads} threads, want 0 to {limits.streams}")
         if not 0 <= port <= 65535:
             raise UsageError(f"port {port}, want 0 to 65535")
         self._handler = handler
         self._streamed = streamed
+        self.limits = limits
+        shortest = min(limits.idle_timeout, limits.stall_timeout, limits.request_timeout)
+        self._look_every = shortest / LOOKS
+        self._descriptors_max = _descriptors_max()
         self._ssl_context = ssl_context
         self._log = log
         self._tap = tap
@@ -172,6 +214,8 @@ class Server:
         self._handshakes: set[Handshake] = set()
         self._clients: dict[Link, _Client] = {}
         self._streams_open = self._streams_most = self._handled = self._handled_most = 0
+        self._kept_octets = 0  # of requests
+        self._queued_octets = 0  # of responses
         self._requests = 0
         try:
             if ssl_context is not None and host[:5].lower() == "unix:":
@@ -270,7 +314,7 @@ class Server:
 
     def _announce_end(self, client: _Client) -> None:
         connection = client.link.connection
-        if connection.closed:
+        if connection.closed or connection.goaway_sent is not None:
             return
         # RFC 9113 §6.8 [goaway-two-phase]: the ack shows that whatever the client opened before
         # it knew has come.
@@ -321,7 +365,8 @@ class Server:
             handler(self, source, event)
 
     def _on_accepted(self, source: Source, event: Accepted) -> None:
-        if len(self._clients) + len(self._handshakes) >= CONNECTIONS_MAX:
+        many = len(self._clients) + len(self._handshakes) >= self.limits.connections
+        if many or event.sock.fileno() >= self._descriptors_max:
             event.sock.close()
             return
         tap = None if self._tap is None else self._tap()
@@ -335,7 +380,8 @@ class Server:
                 transport = TLSTransport(
                     event.sock, event.address, self._ssl_context, None, tap
                 )
-                self._handshakes.add(Handshake(self._loop, transport))
+                timeout = self.limits.handshake_timeout
+                self._handshakes.add(Handshake(self._loop, transport, timeout))
         except OSError:
             event.sock.close()
 
@@ -352,8 +398,9 @@ class Server:
         source.close()
 
     def _add_client(self, transport: Transport) -> None:
-        link = Link(self._loop, transport, Connection(client=False))
-        self._clients[link] = _Client(link)
+        link = Link(self._loop, transport, Connection(client=False, limits=self.limits))
+        self._clients[link] = client = _Client(link, self._loop.clock())
+        self._look_again(client)
 
     def _on_request(self, link: Link, event: ev.RequestReceived) -> None:
         stream = link.connection.streams.get(event.stream_id)
@@ -361,11 +408,14 @@ class Server:
             return
         client = self._clients[link]
         self._requests += 1
-        self._count_streams(client)
+        self._take_stock(client)
         request = Request(event.fields, b"", address_text(link.transport.address))
-        exchange = Exchange(link, stream, request)
+        octets = section_size(event.fields)
+        exchange = Exchange(link, stream, request, self._loop.clock(), octets)
         client.exchanges[event.stream_id] = exchange
-        if request.method == "CONNECT":
+        if self._keeps_too_much(octets):
+            self._answer_here(exchange, _TOO_BUSY)
+        elif request.method == "CONNECT":
             # RFC 9110 §9.3.6: a tunnel is what CONNECT asks for, and no handler offers one.
             self._answer_here(exchange, Reply(501, b"CONNECT is not offered\n"))
         elif event.end_stream:
@@ -403,6 +453,9 @@ class Server:
     def _on_taken(self, exchange: Exchange, octets: int) -> None:
         """A handler has read content: the client may send as much again."""
         link = exchange.link
+        if exchange.kept:  # else it has been released, with all that was kept for it
+            exchange.kept -= octets
+            self._kept_octets -= octets
         link.connection.data_consumed(exchange.stream.stream_id, octets)
         self._loop.touch(link)
 
@@ -414,21 +467,37 @@ class Server:
             self._loop.touch(link)
         if exchange is None or exchange.over:
             return
+        octets = len(event.data)
         if content is not None:
-            content.add(bytes(event.data))
+            content.add(event.data)
+            exchange.kept += octets
+            if self._keeps_too_much(octets):
+                self._say(f"{exchange.request.address} gave more than the server can keep")
+                self._reset(exchange, ErrorCode.ENHANCE_YOUR_CALM)
+                return
             self._more_came(exchange)
         else:
-            self._collect(exchange, bytes(event.data))
+            self._collect(exchange, event.data)
         if event.end_stream:
             self._on_complete(exchange)
 
-    def _collect(self, exchange: Exchange, data: bytes) -> None:
+    def _collect(self, exchange: Exchange, data: Octets) -> None:
         exchange.octets += len(data)
-        if exchange.octets <= REQUEST_OCTETS_MAX:
-            exchange.chunks.append(data)
-        else:
+        most = self.limits.request_octets
+        if exchange.octets > most:
             exchange.chunks.clear()
-            self._answer_here(exchange, Reply(413, b"content over 1 MiB is not taken\n"))
+            self._answer_here(exchange, Reply(413, b"content over %d octets is not taken\n" % most))
+            return
+        exchange.chunks.add(data)
+        exchange.kept += len(data)
+        if self._keeps_too_much(len(data)):
+            exchange.chunks.clear()
+            self._answer_here(exchange, _TOO_BUSY)
+
+    def _keeps_too_much(self, octets: int) -> bool:
+        """Count octets that are kept of a request; True: these came too many."""
+        self._kept_octets += octets
+        return self._kept_octets > self.limits.kept_octets
 
     def _on_trailers(self, link: Link, event: ev.TrailersReceived) -> None:
         exchange = self._clients[link].exchanges.get(event.stream_id)
@@ -443,7 +512,7 @@ class Server:
             request.content.end()
             self._more_came(exchange)
         elif not exchange.over:
-            request.body = b"".join(exchange.chunks)
+            request.body = exchange.chunks.join()
             exchange.chunks.clear()
             self._start(exchange)
 
@@ -469,21 +538,91 @@ class Server:
     def _drop(self, link: Link) -> None:
         client = self._clients.pop(link, None)
         if client is not None:
-            self._streams_open -= client.counted
+            self._loop.set_deadline(client, None)
+            self._streams_open -= client.streams
+            self._queued_octets -= client.queued_octets
             for exchange in client.exchanges.values():
                 self._retire(exchange)
+
+    # -- who takes too long ----------------------------------------------------------------
+
+    def _look_again(self, client: _Client) -> None:
+        if self._look_every < math.inf:
+            self._loop.set_deadline(client, self._loop.clock() + self._look_every)
+
+    def _on_look_due(self, client: _Client, event: _LookDue) -> None:
+        """See whether a client keeps what it has begun going, and whether it is of any use."""
+        link = client.link
+        if link.ended or link.connection.closed:
+            return
+        now = self._loop.clock()
+        if self._is_stuck(client, now):
+            self._say(f"{address_text(link.transport.address)} takes nothing that is sent to it")
+            link.abort()
+            self._drop(link)
+            return
+        streams = link.connection.streams
+        for stream_id in client.progress.keys() - streams.keys() - {0}:
+            del client.progress[stream_id]
+        for stream in [*streams.values()]:
+            self._look_at(client, stream, now)
+        if client.idle_since is not None and now - client.idle_since >= self.limits.idle_timeout:
+            # Whoever has not even acknowledged our farewell since the last look is left.
+            if link.connection.goaway_sent is None:
+                self._announce_end(client)
+            else:
+                link.connection.goaway()
+                link.finish()
+                return
+        self._look_again(client)
+
+    def _is_stuck(self, client: _Client, now: float) -> bool:
+        """The client's socket has been full all the time."""
+        link, limits = client.link, self.limits
+        if not link.queued:
+            client.progress.pop(0, None)
+            return False
+        standstill = client.standstill(0, link.taken_octets, 0, limits.stall_octets, now)
+        return standstill >= limits.stall_timeout
+
+    def _look_at(self, client: _Client, stream: Stream, now: float) -> None:
+        """Give up a stream whose client neither takes the response nor sends the request."""
+        limits = self.limits
+        exchange = client.exchanges.get(stream.stream_id)
+        is_coming = stream.state in (OPEN, HALF_CLOSED_LOCAL)
+        if exchange is not None and is_coming and not exchange.started:
+            if now - exchange.begun_at >= limits.request_timeout:
+                self._answer_here(exchange, _TOO_SLOW)
+            return
+        if not stream.queued_octets and (not is_coming or stream.unread_octets):
+            client.progress.pop(stream.stream_id, None)
+            return  # whatever it waits for is the handler's to do
+        least = limits.stall_octets if stream.queued_octets else 1
+        sent, received = stream.sent_octets, stream.received_octets
+        standstill = client.standstill(stream.stream_id, sent, received, least, now)
+        if standstill < limits.stall_timeout:
+            return
+        address = address_text(client.link.transport.address)
+        self._say(f"{address} stream {stream.stream_id} stands still")
+        # RFC 9113 §8.1 [early-response-stop]: where the response has left whole, it stands.
+        code = ErrorCode.NO_ERROR if stream.state == HALF_CLOSED_LOCAL else ErrorCode.CANCEL
+        client.link.connection.reset_stream(stream, code)
+        self._loop.touch(client.link)
+        if exchange is not None:
+            self._retire(exchange)
 
     # -- the handler's side ----------------------------------------------------------------
 
     def _start(self, exchange: Exchange) -> None:
-        """Ask the handler, unless it is at work on as many requests as a client may open streams.
+        """Ask the handler, unless the client has asked it enough.
 
-        A client that opens streams and resets them gets no more of it than one that waits.
+        A client that opens streams and resets them gets no more of it than one that waits, and
+        one that does not read what it asked for, no more where memory is short.
         """
         client = self._clients[exchange.link]
         if exchange.stream.state == CLOSED:  # its reset comes later in this turn
             return
-        if client.handled >= CONCURRENT_STREAMS_MAX:
+        if not self._may_ask(client):
             client.held[exchange] = None
             return
         exchange.started = True
@@ -491,6 +630,16 @@ class Server:
         self._handled += 1
         self._handled_most = max(self._handled_most, self._handled)
         self._step(exchange)
+
+    def _may_ask(self, client: _Client) -> bool:
+        """The handler may be asked for one more of a client's requests."""
+        if client.handled >= self.limits.streams:
+            return False
+        self._take_stock(client)
+        return (
+            client.queued_octets <= self.limits.queued_octets
+            or self._queued_octets + self._kept_octets <= self.limits.kept_octets
+        )
 
     def _step(self, exchange: Exchange) -> None:
         """Have the user's code make one step, here or in a worker."""
@@ -567,7 +716,7 @@ class Server:
             return
         try:
             if exchange.failed:
-                self._reset(exchange)
+                self._reset(exchange, ErrorCode.INTERNAL_ERROR)
             elif piece is None:
                 assert exchange.reply is not None
                 self._send_last(exchange, b"", octet_pairs(exchange.reply.trailers))
@@ -596,21 +745,36 @@ class Server:
     def _fail(self, exchange: Exchange) -> None:
         """The fault being handled is the user's: report it, and give up the stream it came on."""
         sys.excepthook(*sys.exc_info())
-        self._reset(exchange)
+        self._reset(exchange, ErrorCode.INTERNAL_ERROR)
 
-    def _reset(self, exchange: Exchange) -> None:
-        exchange.link.connection.reset_stream(exchange.stream, ErrorCode.INTERNAL_ERROR)
+    def _reset(self, exchange: Exchange, error_code: int) -> None:
+        exchange.link.connection.reset_stream(exchange.stream, error_code)
+        self._loop.touch(exchange.link)
         self._retire(exchange)
 
     def _after_flush(self, client: _Client) -> None:
         """Octets may have left: ask bodies that run low for more, and see whether all is done."""
-        for exchange in [*client.streaming]:
-            while self._wants_piece(exchange):
-                self._step(exchange)
-        self._count_streams(client)
+        if client.streaming:
+            self._pull(client)
+        self._take_stock(client)
+        self._start_held(client)
         link = client.link
         if client.leaving and not link.connection.streams and not link.connection.has_output:
             link.finish()
+
+    def _pull(self, client: _Client) -> None:
+        """Ask the bodies that run low for more, as long as their client takes it."""
+        queued = sum(exchange.stream.queued_octets for exchange in client.streaming)
+        for exchange in [*client.streaming]:
+            stream = exchange.stream
+            while self._wants_piece(exchange) and (
+                queued < self.limits.queued_octets
+                # However much waits for others, what can leave at once does not pile up.
+                or (not stream.queued_octets and client.link.connection.may_send(stream))
+            ):
+                queued -= stream.queued_octets
+                self._step(exchange)
+                queued += stream.queued_octets
 
     def _wants_piece(self, exchange: Exchange) -> bool:
         return (
@@ -620,11 +784,18 @@ class Server:
             and not exchange.over
         )
 
-    def _count_streams(self, client: _Client) -> None:
-        streams = len(client.link.connection.streams)
-        self._streams_open += streams - client.counted
+    def _take_stock(self, client: _Client) -> None:
+        connection = client.link.connection
+        streams = len(connection.streams)
+        self._streams_open += streams - client.streams
         self._streams_most = max(self._streams_most, self._streams_open)
-        client.counted = streams
+        if streams:
+            client.idle_since = None
+        elif client.idle_since is None:
+            client.idle_since = self._loop.clock()
+        client.streams = streams
+        self._queued_octets += connection.queued_octets - client.queued_octets
+        client.queued_octets = connection.queued_octets
 
     def _retire(self, exchange: Exchange) -> None:
         """Nothing more of an exchange is taken or sent; its body is closed by the next step."""
@@ -652,7 +823,9 @@ class Server:
             self._step(exchange)
 
     def _release(self, exchange: Exchange) -> None:
-        """The handler is done with an exchange: the next one that was held may start."""
+        """Nobody is at work on an exchange any more: the next one that was held may start."""
+        self._kept_octets -= exchange.kept
+        exchange.kept = 0
         if not exchange.started:
             return
         self._handled -= 1
@@ -660,7 +833,10 @@ class Server:
         if client is None:
             return
         client.handled -= 1
-        while client.held and client.handled < CONCURRENT_STREAMS_MAX:
+        self._start_held(client)
+
+    def _start_held(self, client: _Client) -> None:
+        while client.held and self._may_ask(client):
             held = next(iter(client.held))
             del client.held[held]
             self._start(held)
@@ -679,6 +855,7 @@ _ON_EVENT: dict[type[Value], Callable[[Server, Any, Any], None]] = {
     Handshaken: Server._on_handshaken,
     HandshakeFailed: Server._on_handshake_failed,
     _GraceOver: Server._on_grace_over,
+    _LookDue: Server._on_look_due,
     Due: Server._on_due,
     ev.RequestReceived: Server._on_request,
     ev.DataReceived: Server._on_data,
@@ -688,3 +865,13 @@ _ON_EVENT: dict[type[Value], Callable[[Server, Any, Any], None]] = {
     ev.ConnectionFailed: Server._on_failed,
     ev.ConnectionEnded: Server._on_ended,
 }
+
+
+def _descriptors_max() -> float:
+    """The first descriptor that no newcomer gets."""
+    try:
+        from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+    except ImportError:  # Windows, where sockets are not numbered so
+        return math.inf
+    soft = getrlimit(RLIMIT_NOFILE)[0]
+    return math.inf if soft == RLIM_INFINITY else soft - min(DESCRIPTORS_KEPT, soft // 8)

@@ -76,6 +76,8 @@ class Stream:
     expected         octets of content the peer declared, None when it did not
     promised         octets of content we declared, None when we did not
     interim_received 1xx responses so far
+    sent_octets      content that was framed
+    received_octets  content that came
     unwanted_octets  content that came though the response was whole; None: it is wanted
     """
 
@@ -97,7 +99,8 @@ class Stream:
         "interim_received",
         "unwanted_octets",
         "promised",
-        "_received_octets",
+        "received_octets",
+        "sent_octets",
         "_offered_octets",
         "scheduled",
     )
@@ -120,7 +123,8 @@ class Stream:
         self.interim_received = 0
         self.unwanted_octets: int | None = None
         self.promised: int | None = None
-        self._received_octets = 0
+        self.received_octets = 0
+        self.sent_octets = 0
         self._offered_octets = 0
         self.scheduled = False  # stands in the connection's round of streams with DATA
 
@@ -155,10 +159,10 @@ class Stream:
 
     def count_received(self, octets: int, end_stream: bool) -> None:
         """Hold received content against what was declared.  Raises PeerError."""
-        self._received_octets += octets
+        self.received_octets += octets
         if self.expected is None:
             return
-        received = self._received_octets
+        received = self.received_octets
         # RFC 9113 §8.1.1 [content-length]
         if received > self.expected or (end_stream and received != self.expected):
             raise PeerError(

@@ -21,6 +21,7 @@ from .drive import Driver
 from .errors import ConnectError, ErrorCode
 from .frames import GoAwayFrame
 from .health import HealthPolicy
+from .limits import Limits
 from .loop import READ, WRITE, Loop, Source
 from .orders import Deliver, Rewind
 from .origin import Origin
@@ -556,6 +557,7 @@ class VirtualServer:
     answer            what to do with a request, called with a `Seen`
     path              of every connection from now on
     settings          to announce
+    limits            how much it bears; by default, of requests that are given up
     is_listening      dials succeed; else they are refused
     is_reachable      packets reach it; else dials hang
     sends_settings    a new connection is greeted
@@ -572,6 +574,7 @@ class VirtualServer:
         self.path = path
         self.answer: Callable[[Seen], Answer] = lambda seen: Answer()
         self.settings: dict[int, int] = {}
+        self.limits = Limits(resets=10**6)
         self.is_listening = True
         self.is_reachable = True
         self.sends_settings = True
@@ -645,7 +648,7 @@ class VirtualPeer:
         self.server = server
         self.line = line
         self.alive = True
-        self.connection = Connection(client=False, settings=server.settings)
+        self.connection = Connection(client=False, settings=server.settings, limits=server.limits)
         self._requests: dict[int, Seen] = {}  # that have not been answered
         self.is_mute = not server.sends_settings
         self._strikes = 0

@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 
 from h2lite import events as ev
 from h2lite.connection import (
-    ANSWERS_QUEUED_MAX,
-    CONCURRENT_STREAMS_MAX,
     CONNECTION_WINDOW,
-    CONTINUATIONS_MAX,
     PINGS_IN_FLIGHT_MAX,
-    STREAM_WINDOW,
-    UNREAD_OCTETS_MAX,
     Connection,
 )
 from h2lite.errors import ErrorCode, LocalProtocolError, UsageError
@@ -38,6 +33,7 @@ from h2lite.frames import (
     UnknownFrame,
     WindowUpdateFrame,
 )
+from h2lite.limits import DEFAULT_LIMITS
 from h2lite.settings import SettingId
 from h2lite.stream import CLOSED, IDLE, Stream
 from tests import pair
@@ -108,7 +104,7 @@ def test_a_client_begins_with_the_preface_settings_and_its_window():
     assert parse(octets[24:]) == [
         SettingsFrame(
             (
-                (SettingId.INITIAL_WINDOW_SIZE, STREAM_WINDOW),
+                (SettingId.INITIAL_WINDOW_SIZE, DEFAULT_LIMITS.stream_octets),
                 (SettingId.MAX_HEADER_LIST_SIZE, 65536),
                 (SettingId.ENABLE_PUSH, 0),
             )
@@ -122,9 +118,9 @@ def test_a_server_begins_with_settings_and_its_window():
     assert sent(Connection(client=False)) == [
         SettingsFrame(
             (
-                (SettingId.INITIAL_WINDOW_SIZE, STREAM_WINDOW),
+                (SettingId.INITIAL_WINDOW_SIZE, DEFAULT_LIMITS.stream_octets),
                 (SettingId.MAX_HEADER_LIST_SIZE, 65536),
-                (SettingId.MAX_CONCURRENT_STREAMS, CONCURRENT_STREAMS_MAX),
+                (SettingId.MAX_CONCURRENT_STREAMS, DEFAULT_LIMITS.streams),
             )
         ),
         WindowUpdateFrame(0, CONNECTION_WINDOW - 65535),
@@ -154,7 +150,7 @@ def test_both_sides_acknowledge_and_report_settings(exchange):
         ev.SettingsReceived(
             {
                 SettingId.MAX_CONCURRENT_STREAMS: 7,
-                SettingId.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                SettingId.INITIAL_WINDOW_SIZE: DEFAULT_LIMITS.stream_octets,
                 SettingId.MAX_HEADER_LIST_SIZE: 65536,
             }
         ),
@@ -165,7 +161,7 @@ def test_both_sides_acknowledge_and_report_settings(exchange):
         ev.SettingsReceived(
             {
                 SettingId.ENABLE_PUSH: 0,
-                SettingId.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                SettingId.INITIAL_WINDOW_SIZE: DEFAULT_LIMITS.stream_octets,
                 SettingId.MAX_FRAME_SIZE: 32768,
                 SettingId.MAX_HEADER_LIST_SIZE: 65536,
             }
@@ -385,8 +381,8 @@ def test_a_server_takes_the_last_identifier_and_refuses_every_one_after_it(feed)
 
 def large(octets: int) -> list[tuple[bytes, bytes]]:
     """A request whose field block is more than twice that many octets."""
-    # An octet of 0x80 takes 20 bits in HPACK's Huffman code.
-    return [*GET, (b"x", b"\x80" * octets)]
+    # An octet of 0x80 takes 20 bits in HPACK's Huffman code, so none is used.
+    return [*GET, (b"x", b"\x80" * (2 * octets + 400))]
 
 
 @pytest.mark.rfc("field-block-contiguous")
@@ -435,19 +431,55 @@ def test_a_field_block_may_come_in_any_fragments(feed):
 @pytest.mark.rfc("field-block-bounded")
 def test_as_many_continuations_as_are_honest_are_taken_and_no_more(feed):
     start = HeadersFrame(1, block(GET), end_headers=False)
-    empty = ContinuationFrame(1, b"", False).encode()
+    value = bytes([0x7F, 0]) + bytes([97]) * 127  # 127 octets, in a literal without Huffman codes
+    line = b"\x00\x01x" + value
+    more = ContinuationFrame(1, line, False).encode()
+    most = DEFAULT_LIMITS.continuations
 
     server = begun(client=False)
-    taken = feed(
-        server, start, empty * (CONTINUATIONS_MAX - 1), ContinuationFrame(1, b"", True)
-    )
+    (taken,) = feed(server, start, more * (most - 1), ContinuationFrame(1, line, True))
+    assert taken == ev.RequestReceived(1, [*GET, *[(b"x", b"a" * 127)] * most], False)
+
+    server = begun(client=False)
+    refused = feed(server, start, more * (most + 1), PING)
+    assert_calmed(refused, f"over {most} CONTINUATION frames")
+
+
+@pytest.mark.rfc("field-block-bounded")
+def test_as_many_continuations_may_be_empty_in_a_row_and_no_more(feed):
+    start = HeadersFrame(1, block(GET)[:1], end_headers=False)
+    empty = ContinuationFrame(1, b"", False).encode()
+    a_bit = ContinuationFrame(1, block(GET)[1:2], False).encode()
+    most = DEFAULT_LIMITS.empty_continuations
+
+    server = begun(client=False)
+    rest = ContinuationFrame(1, block(GET)[2:], True)
+    taken = feed(server, start, empty * most, a_bit, empty * most, rest)
     assert taken == [ev.RequestReceived(1, GET, False)]
 
     server = begun(client=False)
-    refused = feed(server, start, empty * (CONTINUATIONS_MAX + 1), PING)
-    assert [(type(event), event.error_code) for event in refused] == [
-        (ev.ConnectionFailed, ErrorCode.ENHANCE_YOUR_CALM)
-    ]
+    refused = feed(server, start, a_bit, empty * (most + 1))
+    assert_calmed(refused, f"over {most} empty CONTINUATION frames in a row")
+
+
+@pytest.mark.rfc("field-block-bounded")
+@pytest.mark.parametrize("frames", ["one", "some"])
+def test_a_field_block_is_not_kept_past_what_a_section_may_hold(feed, frames):
+    most = DEFAULT_LIMITS.field_section_octets
+    server = begun(client=False, settings={SettingId.MAX_FRAME_SIZE: 2**20})
+    if frames == "one":
+        refused = feed(server, HeadersFrame(1, bytes(most + 1)))
+    else:
+        start = HeadersFrame(1, bytes(most // 2), end_headers=False)
+        assert feed(server, start, ContinuationFrame(1, bytes(most // 2), False)) == []
+        refused = feed(server, ContinuationFrame(1, b"x", False))
+
+    assert_calmed(refused, f"field block over {most} octets")
+
+
+def assert_calmed(events, reason):
+    """The connection has ended, for too much of something."""
+    assert events == [ev.ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, reason)]
 
 
 @pytest.mark.rfc("always-decoded")
@@ -569,8 +601,8 @@ def test_streams_take_turns_and_none_is_forgotten(feed):
 @pytest.mark.rfc("window-update-small")
 def test_the_streams_window_returns_when_the_user_consumes(feed):
     server = asked(1)
-    half = STREAM_WINDOW // 2
-    for _ in range(STREAM_WINDOW // 16384):
+    half = DEFAULT_LIMITS.stream_octets // 2
+    for _ in range(DEFAULT_LIMITS.stream_octets // 16384):
         feed(server, DataFrame(1, K16))
     assert sent(server) == []
 
@@ -597,7 +629,7 @@ def test_past_the_unread_limit_only_consumption_gives_the_connections_window():
     for stream_id in stream_ids[:16]:
         pair.feed(server, wire(DataFrame(stream_id, K16)) * 64)
     drain(server)
-    assert server._unread == UNREAD_OCTETS_MAX
+    assert server._unread == DEFAULT_LIMITS.unread_octets
 
     for stream_id in stream_ids[16:]:
         pair.feed(server, wire(DataFrame(stream_id, K16)) * 64)
@@ -606,7 +638,7 @@ def test_past_the_unread_limit_only_consumption_gives_the_connections_window():
     assert (window.size, window.owed, server._withheld) == (0, 0, 2**22)
 
     for stream_id in stream_ids:
-        server.data_consumed(stream_id, STREAM_WINDOW)
+        server.data_consumed(stream_id, DEFAULT_LIMITS.stream_octets)
     increments = [f.window_size_increment for f in sent(server) if f.stream_id == 0]
     assert sum(increments) == CONNECTION_WINDOW
     assert (window.size, server._unread, server._withheld) == (CONNECTION_WINDOW, 0, 0)
@@ -620,7 +652,7 @@ def test_padding_counts_and_comes_back_at_once(feed):
 
     assert events == [ev.DataReceived(1, b"abc", False), ev.DataReceived(1, b"", False)]
     window = server.streams[1].receive_window
-    assert (window.size, window.owed) == (STREAM_WINDOW - 260, 257)
+    assert (window.size, window.owed) == (DEFAULT_LIMITS.stream_octets - 260, 257)
     server.data_consumed(1, 3)
     assert window.size + window.owed == window.limit
 
@@ -770,7 +802,7 @@ def test_windows_are_whole_again_after_100_megabytes_both_ways(batch):
         assert (receiver._unread, receiver._withheld) == (0, 0)
         for stream_id, stream in receiver.streams.items():
             window = stream.receive_window
-            assert window.size + window.owed == STREAM_WINDOW
+            assert window.size + window.owed == DEFAULT_LIMITS.stream_octets
             assert sender.streams[stream_id].send_window.size == window.size
     for stream in streams:
         client.send_data(stream, b"", end_stream=True)
@@ -1565,14 +1597,14 @@ def test_what_came_before_a_fault_is_reported_and_what_comes_behind_is_not(feed)
 @pytest.mark.rfc("window-exceeded")
 def test_content_past_a_streams_window_ends_the_stream():
     server = asked(1)
-    pair.feed(server, wire(DataFrame(1, K16)) * (STREAM_WINDOW // 16384))
+    pair.feed(server, wire(DataFrame(1, K16)) * (DEFAULT_LIMITS.stream_octets // 16384))
 
     events = pair.feed(server, DataFrame(1, b""), DataFrame(1, b"a"))
 
     assert events[0] == ev.DataReceived(1, b"", False)
     assert (events[1].stream_id, events[1].error_code) == (1, ErrorCode.FLOW_CONTROL_ERROR)
     assert sent(server) == [RstStreamFrame(1, ErrorCode.FLOW_CONTROL_ERROR)]
-    assert server._unread == STREAM_WINDOW
+    assert server._unread == DEFAULT_LIMITS.stream_octets
 
 
 @pytest.mark.rfc("window-exceeded")
@@ -1614,10 +1646,10 @@ def test_a_peer_that_provokes_answers_without_reading_them_must_go(provocation):
     server = asked(1)
     octets = wire(provocation)
 
-    pair.feed(server, octets * ANSWERS_QUEUED_MAX)
+    pair.feed(server, octets * DEFAULT_LIMITS.answers_queued)
     assert not server.closed
-    assert len(sent(server)) == ANSWERS_QUEUED_MAX
-    pair.feed(server, octets * ANSWERS_QUEUED_MAX)
+    assert len(sent(server)) == DEFAULT_LIMITS.answers_queued
+    pair.feed(server, octets * DEFAULT_LIMITS.answers_queued)
     assert not server.closed
 
     events = pair.feed(server, octets)
@@ -1633,18 +1665,18 @@ def test_a_peer_that_provokes_resets_without_reading_them_must_go(wrong):
     settings = {SettingId.MAX_CONCURRENT_STREAMS: 0} if wrong == "refused" else None
     server = begun(client=False, settings=settings)
     request = block(OK if wrong == "malformed" else POST)
-    for number in range(ANSWERS_QUEUED_MAX + 1):
+    for number in range(DEFAULT_LIMITS.answers_queued + 1):
         assert not server.closed
         octets = wire(HeadersFrame(2 * number + 1, request))
         if wrong == "on a closed stream":
-            octets += wire(RstStreamFrame(2 * number + 1, 8), DataFrame(2 * number + 1, b""))
+            octets += wire(RstStreamFrame(2 * number + 1, 8), DataFrame(2 * number + 1, b"late"))
         events = pair.feed(server, octets, now=float(number))
 
     assert [(type(event), event.error_code) for event in events[-1:]] == [
         (ev.ConnectionFailed, ErrorCode.ENHANCE_YOUR_CALM)
     ]
     *resets, goaway = sent(server)
-    assert len(resets) == ANSWERS_QUEUED_MAX
+    assert len(resets) == DEFAULT_LIMITS.answers_queued
     assert {type(frame) for frame in resets} == {RstStreamFrame}
     assert goaway.error_code == ErrorCode.ENHANCE_YOUR_CALM
 

@@ -9,13 +9,8 @@ import pytest
 
 from h2lite import events as ev
 from h2lite.connection import (
-    ANSWERS_QUEUED_MAX,
     DEBUG_DATA_OCTETS_MAX,
-    INTERIM_RESPONSES_MAX,
-    RESETS_BURST_MAX,
-    RESETS_PER_S,
     RESETS_REMEMBERED_MAX,
-    SETTINGS_ACK_TIMEOUT_S,
     SKIPS_REMEMBERED_MAX,
     Connection,
 )
@@ -34,6 +29,7 @@ from h2lite.frames import (
     UnknownFrame,
     WindowUpdateFrame,
 )
+from h2lite.limits import DEFAULT_LIMITS, RESETS_PERIOD_S
 from h2lite.settings import SettingId
 from h2lite.stream import CLOSED, IDLE, OPEN
 from h2lite.window import SendWindow
@@ -464,6 +460,19 @@ def test_a_window_may_go_through_any_lawful_value_within_one_settings_frame():
     assert sent(client) == [SettingsFrame(ack=True)]
 
 
+@pytest.mark.rfc("settings-entries-bounded")
+def test_a_settings_frame_with_more_settings_than_there_are_ends_the_connection():
+    most = DEFAULT_LIMITS.settings_entries
+    server = begun(client=False)
+    assert [type(e) for e in feed(server, SettingsFrame(((0xFE, 1),) * most))] == [
+        ev.SettingsReceived
+    ]
+
+    events = feed(server, SettingsFrame(((0xFE, 1),) * (most + 1)))
+
+    assert_over(server, events, ErrorCode.ENHANCE_YOUR_CALM)
+
+
 @pytest.mark.rfc("settings-work-bounded")
 def test_a_settings_frame_that_changes_one_setting_often_moves_each_window_once(monkeypatch):
     client = begun(client=True, peer={SettingId.MAX_CONCURRENT_STREAMS: 100})
@@ -477,7 +486,7 @@ def test_a_settings_frame_that_changes_one_setting_often_moves_each_window_once(
 
     monkeypatch.setattr(SendWindow, "widen", counted)
 
-    changes = [(SettingId.INITIAL_WINDOW_SIZE, number % 2) for number in range(2700)]
+    changes = [(SettingId.INITIAL_WINDOW_SIZE, number % 2) for number in range(99)]
     events = feed(client, SettingsFrame((*changes, (SettingId.INITIAL_WINDOW_SIZE, 9))))
 
     assert [type(event) for event in events] == [ev.SettingsReceived]
@@ -709,22 +718,23 @@ CUT_SHORT = {
 @pytest.mark.parametrize("how", CUT_SHORT)
 def test_a_client_that_cuts_requests_short_without_end_must_go(how):
     server = begun(client=False)
-    for number in range(RESETS_BURST_MAX):
-        feed(server, CUT_SHORT[how](2 * number + 1), now=5.0)
+    for number in range(DEFAULT_LIMITS.resets):
+        feed(server, CUT_SHORT[how](2 * number + 1), now=5.0 + number / 100)
         drain(server)
     assert not server.closed
 
-    events = feed(server, CUT_SHORT[how](2 * number + 3), now=5.0)
+    events = feed(server, CUT_SHORT[how](2 * number + 3), now=14.9)
 
     assert_over(server, events, ErrorCode.ENHANCE_YOUR_CALM)
 
 
 @pytest.mark.rfc("resets-bounded")
-@pytest.mark.parametrize(("hurry", "taken"), [(0.99, True), (1.5, False)])
+@pytest.mark.parametrize(("hurry", "taken"), [(0.99, True), (1.01, False)])
 def test_requests_may_be_cut_short_for_ever_at_a_modest_pace(hurry, taken):
     server = begun(client=False)
-    for number in range(4 * RESETS_BURST_MAX):
-        at, now = 2 * number + 1, number / (RESETS_PER_S * hurry)
+    per_s = DEFAULT_LIMITS.resets / RESETS_PERIOD_S
+    for number in range(4 * DEFAULT_LIMITS.resets):
+        at, now = 2 * number + 1, number / (per_s * hurry)
         feed(server, CUT_SHORT["reset by the client"](at), now=now)
         drain(server)
 
@@ -732,21 +742,31 @@ def test_requests_may_be_cut_short_for_ever_at_a_modest_pace(hurry, taken):
 
 
 @pytest.mark.rfc("resets-bounded")
-def test_requests_that_are_answered_or_refused_are_not_cut_short():
-    server = begun(client=False, settings={SettingId.MAX_CONCURRENT_STREAMS: 1})
-    for number in range(RESETS_BURST_MAX + 10):
-        at = 4 * number + 1
-        feed(server, HeadersFrame(at, block(GET), True), HeadersFrame(at + 2, block(GET), True))
+def test_requests_that_are_answered_are_not_cut_short():
+    server = begun(client=False)
+    for number in range(DEFAULT_LIMITS.resets + 10):
+        at = 2 * number + 1
+        feed(server, HeadersFrame(at, block(GET), True))
         server.send_response(server.streams[at], OK, end_stream=True)
         drain(server)
-        feed(server, RstStreamFrame(at, 8), RstStreamFrame(at + 2, 8))
     assert_goes_on(server)
+
+
+@pytest.mark.rfc("resets-bounded")
+def test_requests_that_are_refused_count_as_cut_short():
+    """Or a client might go on past MAX_CONCURRENT_STREAMS for ever."""
+    server = begun(client=False, settings={SettingId.MAX_CONCURRENT_STREAMS: 1})
+    for number in range(DEFAULT_LIMITS.resets + 2):
+        assert not server.closed
+        events = feed(server, HeadersFrame(2 * number + 1, block(GET), True))
+
+    assert_over(server, events, ErrorCode.ENHANCE_YOUR_CALM)
 
 
 @pytest.mark.rfc("resets-bounded")
 def test_a_client_bears_as_many_resets_as_it_made_requests():
     client = begun(client=True)
-    for number in range(RESETS_BURST_MAX + 10):
+    for number in range(DEFAULT_LIMITS.resets + 10):
         requested(client, False)
         feed(client, RstStreamFrame(2 * number + 1, ErrorCode.REFUSED_STREAM))
     assert_goes_on(client)
@@ -1162,7 +1182,7 @@ def test_no_more_can_be_consumed_on_a_stream_than_came_on_it():
 def test_answers_put_back_still_count():
     core = begun(client=True)
     for _ in range(3):
-        feed(core, wire(PingFrame(b"01234567")) * (ANSWERS_QUEUED_MAX // 2))
+        feed(core, wire(PingFrame(b"01234567")) * (DEFAULT_LIMITS.answers_queued // 2))
         core.put_back(core.data_to_send(0.0))
     assert core.closed
 
@@ -1328,10 +1348,10 @@ def test_settings_without_an_ack_end_the_connection_after_a_silence():
     client = Connection(client=True)
     assert client.next_deadline() is None
     drain(client, now=100.0)
-    assert client.next_deadline() == 100.0 + SETTINGS_ACK_TIMEOUT_S
+    assert client.next_deadline() == 100.0 + DEFAULT_LIMITS.settings_timeout
 
     feed(client, SettingsFrame(), now=120.0)
-    deadline = 120.0 + SETTINGS_ACK_TIMEOUT_S
+    deadline = 120.0 + DEFAULT_LIMITS.settings_timeout
     assert client.next_deadline() == deadline
     assert client.handle_deadline(deadline - 0.001) == []
     drain(client)
@@ -1347,7 +1367,7 @@ def test_acknowledged_settings_leave_nothing_to_wait_for():
     assert client.handle_deadline(1e9) == []
 
     client.update_settings({SettingId.MAX_FRAME_SIZE: 20000}, 50.0)
-    assert client.next_deadline() == 50.0 + SETTINGS_ACK_TIMEOUT_S
+    assert client.next_deadline() == 50.0 + DEFAULT_LIMITS.settings_timeout
 
 
 # -- endings ---------------------------------------------------------------------------------
@@ -1428,7 +1448,8 @@ def test_more_interim_responses_than_anybody_has_use_for_reset_the_stream():
     drain(client)
     interim = HeadersFrame(1, block([(b":status", b"103")]))
 
-    assert len(feed(client, *[interim] * INTERIM_RESPONSES_MAX)) == INTERIM_RESPONSES_MAX
+    most = DEFAULT_LIMITS.interim_responses
+    assert len(feed(client, *[interim] * most)) == most
     (reset,) = feed(client, interim)
 
     assert (reset.stream_id, reset.error_code) == (1, ErrorCode.ENHANCE_YOUR_CALM)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from h2lite.client import PooledConnection, connect
-from h2lite.connection import CONCURRENT_STREAMS_MAX, STREAM_WINDOW, Connection
+from h2lite.connection import Connection
 from h2lite.errors import (
     ConnectionLost,
     ErrorCode,
@@ -37,6 +37,7 @@ from h2lite.events import (
 from h2lite.events import StreamReset as StreamWasReset
 from h2lite.exchange import Content, Reply, Request
 from h2lite.frames import MAX_STREAM_ID
+from h2lite.limits import DEFAULT_LIMITS
 from h2lite.loop import Link, Loop
 from h2lite.server import BODY_RETRY_S, Server
 from h2lite.settings import SettingId
@@ -274,7 +275,7 @@ def test_who_is_answered_early_gets_the_whole_answer_and_then_no_error(threads):
         stream = raw.core.send_request([*PUT[:-1], path], end_stream=False)
 
         assert raw.until(DataReceived) == DataReceived(1, b"not here\n", True)
-        raw.core.send_data(stream, bytes(4 * STREAM_WINDOW))
+        raw.core.send_data(stream, bytes(4 * DEFAULT_LIMITS.stream_octets))
         assert raw.until(StreamWasReset) == StreamWasReset(1, ErrorCode.NO_ERROR, True)
 
 
@@ -282,10 +283,10 @@ def test_content_that_no_handler_reads_is_held_up_by_its_window():
     with serving(never_done, streamed=lambda request: True) as server, raw_client(server) as raw:
         stream = raw.core.send_request(PUT, end_stream=False)
         raw.until(ResponseReceived)
-        raw.core.send_data(stream, bytes(2 * STREAM_WINDOW))
+        raw.core.send_data(stream, bytes(2 * DEFAULT_LIMITS.stream_octets))
         raw.core.ping(b"12345678", 0.0)
         raw.until(PingAcked)
-        assert stream.queued_octets == STREAM_WINDOW
+        assert stream.queued_octets == DEFAULT_LIMITS.stream_octets
 
 
 @in_loop_and_threads
@@ -410,17 +411,17 @@ def test_streams_that_are_reset_start_no_more_handlers_than_a_client_may_have():
         return Reply()
 
     with serving(blocking, threads=2) as server, raw_client(server) as raw:
-        for number in range(CONCURRENT_STREAMS_MAX + 20):
+        for number in range(DEFAULT_LIMITS.streams + 20):
             stream = raw.core.send_request(GET)
             raw.core.ping(number.to_bytes(8, "big"), 0.0)
             raw.until(PingAcked)  # the server has seen the request before its reset
             raw.core.reset_stream(stream)
         raw.core.ping(b"12345678", 0.0)
         raw.until(PingAcked)
-        assert server.stats()["handlers"] == CONCURRENT_STREAMS_MAX
+        assert server.stats()["handlers"] == DEFAULT_LIMITS.streams
         released.set()
         until(lambda: server.stats()["handlers"] == 0)
-        assert server.stats()["handlers_most"] == CONCURRENT_STREAMS_MAX
+        assert server.stats()["handlers_most"] == DEFAULT_LIMITS.streams
         raw.core.send_request(GET)
         raw.until(ResponseReceived)
 
@@ -460,7 +461,7 @@ def test_sys_exit_in_a_handler_ends_its_request_and_not_its_thread(monkeypatch):
         assert [connection.stream("GET", "/").status for _ in range(2)] == [500, 500]
 
 
-@pytest.mark.parametrize("threads", [-1, CONCURRENT_STREAMS_MAX + 1, 1.5])
+@pytest.mark.parametrize("threads", [-1, DEFAULT_LIMITS.streams + 1, 1.5])
 def test_a_number_of_threads_that_is_none_is_refused(threads):
     with pytest.raises(UsageError, match="threads"):
         Server(handler, threads=threads)
@@ -623,11 +624,11 @@ def test_a_thousand_requests_at_once_on_one_connection_are_all_answered():
                 elif isinstance(event, DataReceived):
                     content[event.stream_id] = bytes(event.data)
                     core.data_consumed(event.stream_id, len(event.data))
-            assert len(core.streams) <= CONCURRENT_STREAMS_MAX
+            assert len(core.streams) <= DEFAULT_LIMITS.streams
             loop.touch(link)
         link.end("done")
         loop.close()
-        assert server.stats()["streams_most"] <= CONCURRENT_STREAMS_MAX
+        assert server.stats()["streams_most"] <= DEFAULT_LIMITS.streams
 
     for path, stream in streams.items():
         assert (answers[stream.stream_id], content[stream.stream_id]) == (path, path * 10)
@@ -642,11 +643,23 @@ def test_content_in_the_loop_says_when_it_has_nothing_yet():
 
     assert next(content) == b""
     content.add(b"one")
-    content.add(b"two")
-    assert (next(content), next(content), next(content)) == (b"one", b"two", b"")
+    assert (next(content), next(content)) == (b"one", b"")
     content.end()
     assert list(content) == []
-    assert taken == [3, 3]
+    assert taken == [3]
+
+
+def test_content_in_crumbs_is_gathered():
+    taken: list[int] = []
+    content = Content(taken.append)
+    for _ in range(1500):
+        content.add(b"x")
+    content.add(bytes(2000))
+    content.add(b"y")
+    content.end()
+
+    assert [*map(len, content)] == [1025, 475, 2000, 1]
+    assert taken == [1025, 475, 2000, 1]
 
 
 def test_content_that_was_given_up_is_read_no_further():

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from h2lite.errors import ErrorCode, PeerError
 from h2lite.fields import (
-    FIELD_SECTION_OCTETS_MAX,
     FieldDecoder,
     FieldEncoder,
     request_fault,
     response_fault,
     trailers_fault,
 )
+from h2lite.limits import DEFAULT_LIMITS
 from tests.pair import GET, OK, TRAILERS
 
 # Field lines h2lite may not be given by a peer, each with what the refusal says.
@@ -364,7 +364,7 @@ def test_any_octets_decode_or_are_a_peers_fault(blocks):
 @pytest.mark.rfc("field-section-bounded")
 def test_a_section_may_be_as_large_as_was_announced_and_no_larger():
     # 32 octets a line, and this line's name.
-    largest = bytes(FIELD_SECTION_OCTETS_MAX - 33)
+    largest = bytes(DEFAULT_LIMITS.field_section_octets - 33)
     fits = Encoder().encode([(b"a", largest)], huffman=False)
     over = Encoder().encode([(b"a", largest + b"\0")], huffman=False)
 

@@ -21,6 +21,7 @@ FLOORS = {
     "body": 1,
     "events": 1,
     "frames": 1,
+    "limits": 1,
     "origin": 1,
     "settings": 1,
     "timeout": 1,

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from h2lite import events as ev
 from h2lite.call import Call
-from h2lite.connection import INTERIM_RESPONSES_MAX, STREAM_WINDOW, Connection
+from h2lite.connection import Connection
 from h2lite.errors import ErrorCode, LocalProtocolError, RemoteProtocolError, UsageError
-from h2lite.fields import FIELD_SECTION_OCTETS_MAX
 from h2lite.health import HealthPolicy
-from h2lite.http1 import READ_AHEAD_MAX, REASON_CHARS_MAX, Http1Connection, check_http1
+from h2lite.http1 import REASON_CHARS_MAX, Http1Connection, check_http1
+from h2lite.limits import DEFAULT_LIMITS
 from h2lite.orders import Finish
 from h2lite.origin import Origin
 from h2lite.pool import Pool
@@ -651,7 +651,7 @@ def paused(connection: Http1Connection) -> bool:
 
 def test_reading_pauses_while_more_than_a_window_lies_unread():
     connection, _ = asked()
-    assert READ_AHEAD_MAX == STREAM_WINDOW == 2**20
+    assert DEFAULT_LIMITS.stream_octets == 2**20
     connection.receive_data(OK + b"content-length: 9999999\r\n\r\n" + bytes(2**20), 0.0)
     assert not paused(connection)
 
@@ -787,7 +787,7 @@ def test_a_switch_of_protocols_that_nobody_asked_for_is_a_fault():
 def test_interim_responses_have_a_limit():
     interim = b"HTTP/1.1 100 Go\r\n\r\n"
     connection, _ = asked()
-    events = connection.receive_data(interim * INTERIM_RESPONSES_MAX, 0.0)
+    events = connection.receive_data(interim * DEFAULT_LIMITS.interim_responses, 0.0)
     assert {type(event) for event in events} == {ev.InformationalReceived}
 
     assert connection.receive_data(interim + NO_CONTENT, 0.0) == [
@@ -807,7 +807,7 @@ def test_header_sections_have_a_limit(piece):
         pieces = (octets[at : at + piece] for at in range(0, len(octets), piece))
         return [event for each in pieces for event in connection.receive_data(each, 0.0)]
 
-    limit = FIELD_SECTION_OCTETS_MAX
+    limit = DEFAULT_LIMITS.field_section_octets
     assert type(feed(large(limit), asked()[0])[0]) is ev.ResponseReceived
     assert feed(large(limit + 1), asked()[0]) == [TOO_LARGE]
     assert feed(large(limit + 1, b"r" * 60000), asked()[0]) == [TOO_LARGE]

@@ -14,7 +14,8 @@ import pytest
 from h2lite import events as ev
 from h2lite.client import ConnectionPool
 from h2lite.dial import Dial, Dialled
-from h2lite.http1 import READ_AHEAD_MAX, Http1Connection
+from h2lite.http1 import Http1Connection
+from h2lite.limits import DEFAULT_LIMITS
 from h2lite.loop import Link, Loop
 from h2lite.origin import Origin
 
@@ -42,8 +43,8 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._begin()
         elif self.path == "/read-ahead":
-            self._begin(("Content-Length", str(READ_AHEAD_MAX + 1)))
-            self.wfile.write(bytes(READ_AHEAD_MAX + 1))
+            self._begin(("Content-Length", str(DEFAULT_LIMITS.stream_octets + 1)))
+            self.wfile.write(bytes(DEFAULT_LIMITS.stream_octets + 1))
             return
         elif self.path == "/large":
             self._begin(("Content-Length", str(LARGE * len(CONTENT))))
@@ -194,7 +195,7 @@ def test_content_that_ends_with_the_connection_is_complete_when_that_has_ended(c
 
 
 def test_a_pool_goes_on_reading_when_what_was_unread_is_consumed(port):
-    """Each connection is left alone at READ_AHEAD_MAX; its last consumption resumes it."""
+    """Each is left alone at a window of unread octets; its last consumption resumes it."""
     with ConnectionPool(http2=False, timeout=PATIENCE_S) as pool:
         response = pool.stream("GET", f"http://127.0.0.1:{port}/large")
         assert response.connection is not None
@@ -223,7 +224,7 @@ def test_a_response_that_nobody_reads_holds_up_no_other_request(port):
         assert pool.get(url).read() == CONTENT
         assert pool.stats()["dials"] == 2
 
-        assert unread.read() == bytes(READ_AHEAD_MAX + 1)
+        assert unread.read() == bytes(DEFAULT_LIMITS.stream_octets + 1)
         assert pool.get(url).read() == CONTENT
         assert pool.stats()["dials"] == 2
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from h2lite.connection import SETTINGS_ACK_TIMEOUT_S, Connection
+from h2lite.connection import Connection
 from h2lite.errors import ErrorCode
 from h2lite.events import (
     ConnectionEnded,
@@ -23,6 +23,7 @@ from h2lite.events import (
 )
 from h2lite.framer import CLIENT_PREFACE, Framer
 from h2lite.frames import DataFrame, GoAwayFrame, PingFrame, SettingsFrame
+from h2lite.limits import DEFAULT_LIMITS
 from h2lite.loop import LINGER_S, READ, WRITE, Link, Loop, Source
 from h2lite.testing import Clock
 from h2lite.transport import TLSBroken, Transport, prepare
@@ -588,7 +589,7 @@ def test_a_finished_link_waits_for_a_peer_that_stays_no_longer_than_it_lingers(
 @pytest.mark.rfc("settings-timeout")
 def test_a_link_gives_up_on_a_peer_that_never_acknowledges_its_settings(link_ends, clock):
     link_ends.loop.flush()
-    clock.now += SETTINGS_ACK_TIMEOUT_S - 1
+    clock.now += DEFAULT_LIMITS.settings_timeout - 1
     link_ends.server.ping(b"12345678", clock.now)
     link_ends.right.sendall(link_ends.server.data_to_send(clock.now))
     assert [type(event) for event in link_ends.turn()][-1] is PingReceived
@@ -596,9 +597,9 @@ def test_a_link_gives_up_on_a_peer_that_never_acknowledges_its_settings(link_end
 
     clock.now += 2  # the timer set at first: octets have put off what it is for
     assert link_ends.turn() == []
-    clock.now = heard_at + SETTINGS_ACK_TIMEOUT_S - 0.001
+    clock.now = heard_at + DEFAULT_LIMITS.settings_timeout - 0.001
     assert link_ends.turn() == []
-    clock.now = heard_at + SETTINGS_ACK_TIMEOUT_S
+    clock.now = heard_at + DEFAULT_LIMITS.settings_timeout
 
     (failed,) = link_ends.turn()
 

@@ -8,7 +8,7 @@ from h2lite.call import Call
 from h2lite.errors import ConnectError, ConnectionLost, ErrorCode, TLSError, UsageError
 from h2lite.frames import MAX_STREAM_ID
 from h2lite.health import DEAD, SUSPECT, HealthPolicy
-from h2lite.http1 import READ_AHEAD_MAX
+from h2lite.limits import DEFAULT_LIMITS
 from h2lite.member import Member
 from h2lite.orders import Dial
 from h2lite.origin import Origin
@@ -273,10 +273,11 @@ def test_a_connection_whose_response_is_unread_has_room_once_it_is_read():
     pool = http1_pool()
     (first,) = pool.members
     (call,) = first.unsent
-    size = 2 * READ_AHEAD_MAX
+    size = 2 * DEFAULT_LIMITS.stream_octets
     respond(pool, first, b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % size, 1.0)
     for _ in range(2):
-        pool.receive(first, first.connection.receive_data(bytes(READ_AHEAD_MAX), 1.0), 1.0)
+        events = first.connection.receive_data(bytes(DEFAULT_LIMITS.stream_octets), 1.0)
+        pool.receive(first, events, 1.0)
     assert call.ended
     waiting = Call(ORIGIN, GET)
     pool.request(waiting, 2.0)

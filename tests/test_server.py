@@ -15,17 +15,16 @@ from typing import Any
 
 import pytest
 
-from h2lite import accept as accept_module
-from h2lite import server as server_module
 from h2lite.certs import CertificateFiles, make_certificate
 from h2lite.client import PooledConnection, connect
-from h2lite.connection import STREAM_WINDOW, Connection
+from h2lite.connection import Connection
 from h2lite.errors import ConnectionLost, ErrorCode, StreamReset, TLSError, UsageError
 from h2lite.events import DataReceived, GoAwayReceived, PingAcked, ResponseReceived
 from h2lite.exchange import Reply, Request
 from h2lite.fields import FieldDecoder
 from h2lite.frames import GoAwayFrame, HeadersFrame
-from h2lite.server import REQUEST_OCTETS_MAX, Server
+from h2lite.limits import DEFAULT_LIMITS, Limits
+from h2lite.server import Server
 from h2lite.transport import server_context
 
 from .pair import block, parse
@@ -152,13 +151,13 @@ def test_content_up_to_the_limit_is_taken_and_past_it_is_413():
         return Reply()
 
     with connected(handler) as connection:
-        at_limit = connection.request("PUT", "/", body=bytes(REQUEST_OCTETS_MAX))
-        past_it = connection.request("PUT", "/", body=bytes(REQUEST_OCTETS_MAX + 1))
+        at_limit = connection.request("PUT", "/", body=bytes(DEFAULT_LIMITS.request_octets))
+        past_it = connection.request("PUT", "/", body=bytes(DEFAULT_LIMITS.request_octets + 1))
 
         assert (at_limit.status, past_it.status) == (200, 413)
-        assert past_it.read() == b"content over 1 MiB is not taken\n"
+        assert past_it.read() == b"content over 1048576 octets is not taken\n"
         assert connection.request("GET", "/").status == 200
-    assert sizes == [REQUEST_OCTETS_MAX, 0]
+    assert sizes == [DEFAULT_LIMITS.request_octets, 0]
 
 
 def test_trailers_end_a_request():
@@ -281,7 +280,7 @@ def test_a_slow_reader_holds_up_nobody_else():
             assert other.request("GET", "/").read() == b"quick"
         assert unread.status == 200
         # Windows hold it back: what the client allows, and what one stream may have queued.
-        assert sum(pulled) <= STREAM_WINDOW + 3 * 65536
+        assert sum(pulled) <= DEFAULT_LIMITS.stream_octets + 3 * 65536
         unread.close()
 
 
@@ -337,9 +336,12 @@ def test_a_request_that_was_reset_is_no_fault_of_the_handler(reported):
 # -- connections -------------------------------------------------------------------------------
 
 
-def test_connections_past_the_limit_are_closed_and_the_others_served(monkeypatch):
-    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 2)
-    with serving() as server, connect(server.url) as first, connect(server.url) as second:
+def test_connections_past_the_limit_are_closed_and_the_others_served():
+    with (
+        serving(limits=Limits(connections=2)) as server,
+        connect(server.url) as first,
+        connect(server.url) as second,
+    ):
         with pytest.raises(TLSError):
             connect(server.url)
         first.ping()
@@ -352,11 +354,11 @@ def test_connections_past_the_limit_are_closed_and_the_others_served(monkeypatch
                 first.ping()
 
 
-def test_a_handshake_that_takes_too_long_is_cut_off(monkeypatch, files):
-    monkeypatch.setattr(accept_module, "HANDSHAKE_TIMEOUT_S", 0.05)
+def test_a_handshake_that_takes_too_long_is_cut_off(files):
+    limits = Limits(handshake_timeout=0.05)
     lines: list[str] = []
     context = server_context(files.certfile, files.keyfile)
-    with serving(ssl_context=context, log=lines.append) as server:
+    with serving(ssl_context=context, log=lines.append, limits=limits) as server:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as silent:
             address = silent.getsockname()
             assert silent.recv(1) == b""

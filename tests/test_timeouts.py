@@ -97,7 +97,7 @@ def test_each_piece_of_a_response_begins_the_limit_anew():
 def test_a_reader_that_takes_its_time_is_not_the_peers_fault():
     world = World()
     server = world.serve()
-    server.answer = lambda seen: Answer(body=bytes(100), pieces=2, body_gap_s=0.1)
+    server.answer = lambda seen: Answer(body=bytes(4000), pieces=2, body_gap_s=0.1)
     call = world.request(server, limits=Timeout(read=0.5))
     world.unread.add(call)
     world.run(5.0)

@@ -225,6 +225,7 @@ def _add_get(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-time", metavar="S", type=_positive, help="give everything up after that time"
     )
+    _add_limit(parser)
     parser.set_defaults(run=_lazily("get"))
 
 
@@ -253,6 +254,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         default=5.0,
         help="what open streams have to finish after the first Ctrl-C or SIGTERM (5)",
     )
+    _add_limit(parser)
     parser.add_argument("-q", dest="quiet", action="store_true", help="no line for each request")
     parser.set_defaults(run=_lazily("serve"))
 
@@ -301,6 +303,17 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
         "-k", dest="insecure", action="store_true", help="accept any certificate"
     )
     parser.add_argument("--cacert", metavar="FILE", help="trust the certificates in FILE (PEM)")
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--limit",
+        dest="limits",
+        metavar="NAME=N",
+        action="append",
+        default=[],
+        help="bear more or less of a peer than SECURITY.md says; a wrong NAME lists them",
+    )
 
 
 def _lazily(command: str) -> Callable[[argparse.Namespace], int]:

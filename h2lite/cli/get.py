@@ -20,6 +20,7 @@ from ..errors import (
     UsageError,
     WriteTimeout,
 )
+from ..limits import limits_from
 from ..origin import parse_url
 from . import DONE, describe_size, drop_output, printable
 
@@ -114,6 +115,7 @@ def _fetch(
         cafile=options.cacert,
         certfile=options.cert,
         keyfile=options.key,
+        limits=limits_from(options.limits),
         tap=tap,
     ) as pool:
         connection = pool.connect(ask.url)

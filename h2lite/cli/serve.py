@@ -7,6 +7,7 @@ import sys
 import tempfile
 
 from ..errors import ConnectError, UsageError
+from ..limits import limits_from
 from ..server import Server
 from ..transport import server_context
 from . import DONE, printable
@@ -53,6 +54,7 @@ def _listen(
         return Server(
             routes,
             streamed=routes.streamed,
+            limits=limits_from(options.limits),
             host=options.host,
             port=port,
             ssl_context=context,

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from h2lite.connection import PINGS_IN_FLIGHT_MAX, UNREAD_OCTETS_MAX
+from h2lite.connection import PINGS_IN_FLIGHT_MAX
 from h2lite.errors import ErrorCode
 from h2lite.fields import join_cookies
+from h2lite.limits import DEFAULT_LIMITS
 from h2lite.settings import SettingId
 from tests.pair import GET, OK, POST, TRAILERS, pieces
 
@@ -328,7 +329,7 @@ def test_what_lies_unread_closes_the_connections_window(connect):
     link.pump()
 
     received = link.ours.exchanges[1].received
-    assert UNREAD_OCTETS_MAX < len(received.content) < len(content)
+    assert DEFAULT_LIMITS.unread_octets < len(received.content) < len(content)
     assert link.theirs.conn.outbound_flow_control_window == 0
     link.assert_agreement_so_far()
 
