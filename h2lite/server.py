@@ -520,6 +520,11 @@ class Server:
         if exchange.waiting:
             self._ask_again(exchange)
 
+    def _on_window(self, link: Link, event: Value) -> None:
+        """Content may leave for which no body was asked yet."""
+        if self._clients[link].streaming:
+            self._loop.touch(link)
+
     def _on_reset(self, link: Link, event: ev.StreamReset) -> None:
         client = self._clients[link]
         exchange = client.exchanges.get(event.stream_id)
@@ -860,6 +865,8 @@ _ON_EVENT: dict[type[Value], Callable[[Server, Any, Any], None]] = {
     ev.RequestReceived: Server._on_request,
     ev.DataReceived: Server._on_data,
     ev.TrailersReceived: Server._on_trailers,
+    ev.WindowUpdated: Server._on_window,
+    ev.SettingsReceived: Server._on_window,
     ev.PingAcked: Server._on_ping_acked,
     ev.StreamReset: Server._on_reset,
     ev.ConnectionFailed: Server._on_failed,

@@ -1,0 +1,569 @@
+"""What a server bears of its clients: time, memory, connections; on real sockets.
+
+The limits are made short, so that what takes a minute by default is seen within a second.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
+
+import pytest
+
+from h2lite import connect
+from h2lite.connection import Connection
+from h2lite.errors import ErrorCode
+from h2lite.events import (
+    ConnectionFailed,
+    DataReceived,
+    GoAwayReceived,
+    PingAcked,
+    ResponseReceived,
+    StreamReset,
+)
+from h2lite.exchange import Reply, Request
+from h2lite.framer import CLIENT_PREFACE
+from h2lite.frames import DataFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
+from h2lite.limits import Limits
+from h2lite.server import Server
+from h2lite.settings import SettingId
+from h2lite.value import Value
+from tests.pair import GET, POST, block, wire
+from tests.running import PATIENCE_S, hello, serving
+
+SHORT_S = 0.2  # a limit that is to be reached
+SOON_S = 3.0  # by when it must have shown, on a loaded machine
+
+E = TypeVar("E", bound=Value)
+
+
+class Client:
+    """A client's core on a blocking socket; what it does not say by itself is written by hand."""
+
+    def __init__(self, server: Server, settings: dict[int, int] | None = None) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", server.port), PATIENCE_S)
+        self.core = Connection(client=True, settings=settings)
+        self.events: list[Value] = []
+        self.flush()
+
+    def flush(self) -> None:
+        while octets := self.core.data_to_send(0.0):
+            self.sock.sendall(octets)
+
+    def receive(self) -> bool:
+        """Take what has come, and answer; False: the server has closed the connection."""
+        try:
+            data = self.sock.recv(65536)
+        except ConnectionResetError:
+            return False
+        self.events += self.core.receive_data(data, 0.0)
+        if data:
+            self.flush()
+        return bool(data)
+
+    def until(self, kind: type[E]) -> E:
+        """The first such event that has not been given yet."""
+        while True:
+            for at, event in enumerate(self.events):
+                if isinstance(event, kind):
+                    del self.events[: at + 1]
+                    return event
+            assert self.receive(), f"closed before a {kind.__name__}"
+
+    def closed_after(self) -> float:
+        """Seconds until the server has closed the connection."""
+        began = time.monotonic()
+        while self.receive():
+            pass
+        return time.monotonic() - began
+
+
+@contextmanager
+def client_of(server: Server, settings: dict[int, int] | None = None) -> Iterator[Client]:
+    client = Client(server, settings)
+    with client.sock:
+        yield client
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def path(text: bytes) -> list[tuple[bytes, bytes]]:
+    return [*GET[:3], (b":path", text)]
+
+
+# -- time ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", CLIENT_PREFACE[:9], CLIENT_PREFACE, CLIENT_PREFACE + SettingsFrame().encode()[:5]],
+    ids=["nothing", "half a preface", "no SETTINGS", "half a SETTINGS"],
+)
+def test_a_client_that_never_gets_to_its_settings_is_closed(said):
+    lines: list[str] = []
+    with (
+        serving(limits=Limits(preface_timeout=SHORT_S), log=lines.append) as server,
+        socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as sock,
+    ):
+        sock.sendall(said)
+        began = time.monotonic()
+        while sock.recv(65536):
+            pass
+        assert SHORT_S - 0.05 <= time.monotonic() - began < SOON_S
+        until(lambda: server.stats()["connections"] == 0)
+    assert [line.partition(" ")[2] for line in lines] == ["no preface and SETTINGS in 0.2 s"]
+
+
+@pytest.mark.parametrize("dribbled", [False, True], ids=["silent", "octet by octet"])
+def test_half_a_field_block_is_not_waited_for_long(dribbled):
+    with (
+        serving(limits=Limits(field_block_timeout=SHORT_S)) as server,
+        client_of(server) as client,
+    ):
+        octets = wire(HeadersFrame(1, block([*POST, (b"x", b"a" * 200)])))
+        began = time.monotonic()
+        client.sock.sendall(octets[:50])
+        if dribbled:
+            client.sock.settimeout(SHORT_S / 10)
+            for octet in octets[50:-1]:
+                try:
+                    client.sock.send(bytes([octet]))
+                    if not client.receive():
+                        break
+                except TimeoutError:
+                    continue
+                except ConnectionError:
+                    break
+        else:
+            client.closed_after()
+        assert SHORT_S - 0.05 <= time.monotonic() - began < SOON_S
+        goaway = next(event for event in client.events if isinstance(event, GoAwayReceived))
+        assert goaway.debug_data == b"half a field block for 0.2 s"
+
+
+def test_an_idle_connection_is_closed_in_two_phases_and_pings_do_not_keep_it():
+    with (
+        serving(limits=Limits(idle_timeout=SHORT_S)) as server,
+        client_of(server) as client,
+    ):
+        stream = client.core.send_request(GET)
+        client.flush()
+        client.until(ResponseReceived)
+        began = time.monotonic()
+        said = []
+        client.sock.settimeout(0.02)
+        while True:
+            try:
+                if not client.receive():
+                    break
+            except TimeoutError:
+                client.core.ping(b"am here!", 0.0)
+                client.flush()
+                client.sock.settimeout(PATIENCE_S)
+                client.until(PingAcked)
+                client.sock.settimeout(0.02)
+            said += [event for event in client.events if isinstance(event, GoAwayReceived)]
+            client.events.clear()
+        assert SHORT_S - 0.05 <= time.monotonic() - began < SOON_S
+        assert [event.last_stream_id for event in said] == [2**31 - 1, stream.stream_id]
+        assert {event.error_code for event in said} == {ErrorCode.NO_ERROR}
+
+
+def test_a_request_that_crosses_with_the_farewell_is_answered():
+    """Two GOAWAYs: what was sent before the first one came is still taken."""
+    with (
+        serving(limits=Limits(idle_timeout=SHORT_S)) as server,
+        client_of(server) as client,
+    ):
+        while not client.core.goaway_received:  # read it, and do not answer yet
+            client.core.receive_data(client.sock.recv(65536), 0.0)
+        client.sock.sendall(wire(HeadersFrame(1, block(GET), True)))  # as if it had left before
+        client.flush()
+        data = b""
+        while b"hello" not in data:
+            data += client.sock.recv(65536)
+            assert data
+        while client.sock.recv(65536):
+            pass
+
+
+def test_a_client_that_does_not_say_goodbye_is_left():
+    with serving(limits=Limits(idle_timeout=SHORT_S)) as server:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as sock:
+            sock.sendall(CLIENT_PREFACE + SettingsFrame().encode())
+            began = time.monotonic()
+            while sock.recv(65536):
+                pass
+            assert time.monotonic() - began < SOON_S
+        until(lambda: server.stats()["connections"] == 0)
+
+
+def test_a_connection_with_an_open_stream_is_not_idle():
+    go_on = threading.Event()
+
+    def slow(request: Request) -> Reply:
+        go_on.wait(PATIENCE_S)
+        return Reply(200, b"late\n")
+
+    limits = Limits(idle_timeout=SHORT_S / 4)
+    with serving(slow, threads=1, limits=limits) as server, connect(server.url) as connection:
+        timer = threading.Timer(SHORT_S * 2, go_on.set)
+        timer.start()
+        assert connection.request("GET", "/").read() == b"late\n"
+        timer.join()
+
+
+def test_content_that_does_not_come_in_time_is_answered_408():
+    with (
+        serving(limits=Limits(request_timeout=SHORT_S)) as server,
+        client_of(server) as client,
+    ):
+        stream = client.core.send_request(POST, end_stream=False)
+        for _ in range(3):
+            client.core.send_data(stream, b"more")
+            client.flush()
+            time.sleep(SHORT_S / 5)  # what comes does not put it off
+        assert client.until(ResponseReceived).status == 408
+        client.core.ping(b"goes on?", 0.0)
+        client.flush()
+        client.until(PingAcked)
+
+
+def streamed(request: Request) -> bool:
+    return True
+
+
+def reading(request: Request) -> Reply:
+    assert request.content is not None
+    return Reply(200, b"%d" % sum(map(len, request.content)))
+
+
+def echoing(request: Request) -> Reply:
+    assert request.content is not None
+    return Reply(200, request.content)
+
+
+@pytest.mark.parametrize(("handler", "threads"), [(reading, 1), (echoing, 0), (echoing, 1)])
+def test_streamed_content_that_stands_still_is_given_up(handler, threads):
+    limits = Limits(stall_timeout=SHORT_S)
+    with (
+        serving(handler, threads=threads, streamed=streamed, limits=limits) as server,
+        client_of(server) as client,
+    ):
+        stream = client.core.send_request(POST, end_stream=False)
+        for _ in range(4):  # slow, but it moves
+            client.core.send_data(stream, b"more")
+            client.flush()
+            time.sleep(SHORT_S / 3)
+        began = time.monotonic()
+        reset = client.until(StreamReset)
+        assert (reset.stream_id, reset.error_code) == (1, ErrorCode.CANCEL)
+        assert time.monotonic() - began < SOON_S
+        until(lambda: server.stats()["handlers"] == 0)
+
+
+def test_content_that_the_handler_does_not_read_is_not_its_clients_fault():
+    go_on = threading.Event()
+
+    def late(request: Request) -> Reply:
+        go_on.wait(PATIENCE_S)
+        return reading(request)
+
+    limits = Limits(stall_timeout=SHORT_S / 4)
+    with (
+        serving(late, threads=1, streamed=streamed, limits=limits) as server,
+        connect(server.url) as connection,
+    ):
+        timer = threading.Timer(SHORT_S * 2, go_on.set)
+        timer.start()
+        assert connection.request("POST", "/", body=bytes(3 * 2**20)).read() == b"3145728"
+        timer.join()
+
+
+def large(request: Request) -> Reply:
+    if request.path == "/large":
+        return Reply(200, iter([bytes(65536)] * 64))
+    return hello(request)
+
+
+@pytest.mark.parametrize(
+    "crumbs", [0, 1], ids=["takes nothing", "takes an octet at a time"]
+)
+def test_a_stream_whose_reader_takes_next_to_nothing_is_reset(crumbs):
+    limits = Limits(stall_timeout=SHORT_S)
+    with (
+        serving(large, limits=limits) as server,
+        client_of(server, {SettingId.INITIAL_WINDOW_SIZE: 1000}) as client,
+    ):
+        client.core.send_request(path(b"/large"))
+        client.flush()
+        began = time.monotonic()
+        client.sock.settimeout(SHORT_S / 10)
+        while not any(isinstance(event, StreamReset) for event in client.events):
+            assert time.monotonic() - began < SOON_S
+            try:
+                assert client.receive()
+            except TimeoutError:
+                if crumbs:
+                    client.sock.sendall(WindowUpdateFrame(1, crumbs).encode())
+        client.sock.settimeout(PATIENCE_S)
+        client.core.send_request(GET)
+        client.flush()
+        assert client.until(ResponseReceived).status == 200
+
+
+def test_a_stream_whose_reader_is_slow_is_not_reset():
+    limits = Limits(stall_timeout=SHORT_S)
+    with (
+        serving(large, limits=limits) as server,
+        client_of(server, {SettingId.INITIAL_WINDOW_SIZE: 2**20}) as client,
+    ):
+        client.core.send_request(path(b"/large"))
+        client.flush()
+        began, octets = time.monotonic(), 0
+        while octets < 64 * 65536:
+            data = client.until(DataReceived)
+            octets += len(data.data)
+            client.core.data_consumed(1, len(data.data))
+            client.flush()
+            time.sleep(0.002)
+        assert time.monotonic() - began > 2 * SHORT_S
+
+
+def test_a_socket_that_takes_nothing_is_closed_and_nothing_of_it_stays():
+    lines: list[str] = []
+    limits = Limits(stall_timeout=SHORT_S)
+    with serving(large, limits=limits, log=lines.append) as server:
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        with sock:
+            sock.settimeout(PATIENCE_S)
+            sock.connect(("127.0.0.1", server.port))
+            wide = SettingsFrame(((SettingId.INITIAL_WINDOW_SIZE, 2**31 - 1),))
+            sock.sendall(
+                CLIENT_PREFACE + wire(wide, WindowUpdateFrame(0, 2**30))
+                + b"".join(
+                    wire(HeadersFrame(at, block(path(b"/large")), True)) for at in (1, 3, 5)
+                )
+            )
+            until(lambda: server.stats()["connections"] == 1)
+            began = time.monotonic()
+            until(lambda: server.stats()["connections"] == 0)
+            assert time.monotonic() - began < SOON_S
+        connect(server.url).close()
+    assert lines[-1].endswith(" takes nothing that is sent to it")
+
+
+def test_a_request_that_is_never_sent_whole_is_forgotten_after_its_answer():
+    """A 413 has left, and the rest of the request neither comes nor is given up."""
+    limits = Limits(stall_timeout=SHORT_S, request_octets=10)
+    with serving(limits=limits) as server, client_of(server) as client:
+        stream = client.core.send_request(POST, end_stream=False)
+        client.core.send_data(stream, bytes(11))
+        client.flush()
+        assert client.until(ResponseReceived).status == 413
+        reset = client.until(StreamReset)
+        assert (reset.stream_id, reset.error_code) == (1, ErrorCode.NO_ERROR)
+
+
+# -- memory ----------------------------------------------------------------------------------
+
+
+def test_content_of_all_clients_together_is_kept_up_to_a_limit_and_then_refused():
+    limits = Limits(kept_octets=100_000)
+    with serving(limits=limits) as server, ExitStack() as stack:
+        clients = [stack.enter_context(client_of(server)) for _ in range(3)]
+        streams = [client.core.send_request(POST, end_stream=False) for client in clients]
+        for client, stream in zip(clients, streams, strict=True):
+            client.core.send_data(stream, bytes(40_000))
+            client.flush()
+            client.core.ping(b"all came", 0.0)
+            client.flush()
+            client.until(PingAcked)
+        assert clients[2].until(ResponseReceived).status == 503
+
+        clients[0].core.send_data(streams[0], b"", end_stream=True)
+        clients[0].flush()
+        assert clients[0].until(ResponseReceived).status == 200
+        clients[2].core.send_request(GET)  # there is room again
+        clients[2].flush()
+        assert clients[2].until(ResponseReceived).status == 200
+    assert server._kept_octets == 0
+
+
+def test_fields_are_kept_too_so_a_few_octets_cannot_ask_for_much():
+    """Each of these requests is 40 octets long and holds 8 KiB."""
+    entered = threading.Semaphore(0)
+    go_on = threading.Event()
+
+    def waiting(request: Request) -> Reply:
+        entered.release()
+        go_on.wait(PATIENCE_S)
+        return Reply()
+
+    limits = Limits(kept_octets=100_000)
+    with serving(waiting, threads=1, limits=limits) as server, client_of(server) as client:
+        big = [*GET, (b"x", b"a" * 2000)] + [(b"x", b"a" * 2000)] * 3
+        for _ in range(20):
+            client.core.send_request(big)
+        client.flush()
+        statuses = [client.until(ResponseReceived).status for _ in range(20 - 12)]
+        assert set(statuses) == {503}
+        go_on.set()
+        assert {client.until(ResponseReceived).status for _ in range(12)} == {200}
+    assert server._kept_octets == 0
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_content_that_a_handler_does_not_read_counts_too(threads):
+    def lazy(request: Request) -> Reply:
+        if request.content is None:
+            return hello(request)
+        return Reply(200, iter(lambda: b"", None))  # never reads, never ends
+
+    limits = Limits(kept_octets=100_000)
+    with (
+        serving(lazy, threads=threads, streamed=streamed, limits=limits) as server,
+        client_of(server) as client,
+    ):
+        stream = client.core.send_request(POST, end_stream=False)
+        client.core.send_data(stream, bytes(110_000))
+        client.flush()
+        reset = client.until(StreamReset)
+        assert reset.error_code == ErrorCode.ENHANCE_YOUR_CALM
+        client.core.send_request(GET)
+        client.flush()
+        assert client.until(ResponseReceived).status == 200
+    assert server._kept_octets == 0
+
+
+def test_bodies_are_asked_for_no_more_than_a_connection_may_have_queued():
+    pulled: list[int] = []
+
+    def endless(request: Request) -> Reply:
+        def body() -> Iterator[bytes]:
+            while True:
+                pulled.append(1)
+                yield bytes(65536)
+
+        return Reply(200, body()) if request.path == "/endless" else hello(request)
+
+    limits = Limits(queued_octets=300_000)
+    with (
+        serving(endless, limits=limits) as server,
+        client_of(server, {SettingId.INITIAL_WINDOW_SIZE: 0}) as client,
+    ):
+        for _ in range(20):
+            client.core.send_request(path(b"/endless"))
+        client.flush()
+        for _ in range(20):
+            client.until(ResponseReceived)
+        client.core.ping(b"all came", 0.0)
+        client.flush()
+        client.until(PingAcked)
+        assert len(pulled) == 5  # 300 000 octets, begun by the fifth
+
+        # One that is read goes on, whatever waits for the others.
+        client.core.streams[39].receive_window.size += 200_000
+        client.sock.sendall(WindowUpdateFrame(39, 200_000).encode())
+        octets = 0
+        while octets < 200_000:
+            data = client.until(DataReceived)
+            assert data.stream_id == 39
+            octets += len(data.data)
+
+
+def test_who_does_not_read_is_answered_no_more_where_memory_is_short():
+    asked: list[str] = []
+
+    def handler(request: Request) -> Reply:
+        asked.append(request.path)
+        return Reply(200, bytes(50_000))
+
+    limits = Limits(queued_octets=100_000, kept_octets=200_000)
+    with (
+        serving(handler, limits=limits) as server,
+        client_of(server, {SettingId.INITIAL_WINDOW_SIZE: 0}) as mute,
+        client_of(server) as other,
+    ):
+        for _ in range(20):
+            mute.core.send_request(path(b"/mute"))
+        mute.flush()
+        for _ in range(4):
+            mute.until(ResponseReceived)
+        mute.core.ping(b"no more?", 0.0)
+        mute.flush()
+        mute.until(PingAcked)
+        assert len(asked) == 4
+
+        other.core.send_request(GET)
+        other.flush()
+        assert other.until(ResponseReceived).status == 200
+        mute.core.update_settings({SettingId.INITIAL_WINDOW_SIZE: 50_000}, 0.0)
+        mute.flush()  # it reads, and the rest is asked for
+        for _ in range(16):
+            mute.until(ResponseReceived)
+    assert len(asked) == 21
+    assert (server._queued_octets, server._kept_octets) == (0, 0)
+
+
+# -- connections -----------------------------------------------------------------------------
+
+NEAR_THE_END = """
+import resource, socket, sys
+from h2lite import Server, Reply, connect
+import threading
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+server = Server(lambda request: Reply(200, open("/dev/null", "rb")))
+thread = threading.Thread(target=server.serve_forever)
+thread.start()
+with connect(server.url) as connection:
+    socks = []
+    while True:
+        try:
+            socks.append(socket.create_connection(("127.0.0.1", server.port)))
+        except OSError:
+            break
+    socks.pop().close()
+    print(connection.request("GET", "/").status, server.stats()["connections"])
+    for sock in socks:
+        sock.close()
+server.stop()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors are not bounded so")
+def test_the_last_descriptors_are_kept_for_who_is_open():
+    done = subprocess.run(
+        [sys.executable, "-c", NEAR_THE_END], capture_output=True, text=True, timeout=30
+    )
+    assert done.stderr == ""
+    status, connections = done.stdout.split()
+    assert status == "200"
+    assert int(connections) < 32
+
+
+def test_a_flood_that_is_calmed_is_told_why():
+    lines: list[str] = []
+    with serving(log=lines.append) as server, client_of(server) as client:
+        client.core.send_request(POST, end_stream=False)
+        client.flush()
+        client.sock.sendall(DataFrame(1, b"").encode() * 101)
+        goaway = client.until(GoAwayReceived)
+        assert goaway.error_code == ErrorCode.ENHANCE_YOUR_CALM
+        client.closed_after()
+    assert [line.partition(" ")[2] for line in lines] == ["over 100 empty DATA in a row"]
+    assert not [event for event in client.events if isinstance(event, ConnectionFailed)]
