@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # Kept queued for one stream: enough for a turn's send, little enough for a thousand streams.
 BODY_QUEUED_OCTETS = 65536
+BODY_RETRY_S = 0.05  # until a body that had nothing yet is asked again
 # A peer may send an octet a frame: pieces up to so many octets are gathered, else each would cost
 # fifty times what it holds.
 GATHERED_OCTETS = 1024

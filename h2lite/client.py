@@ -10,7 +10,7 @@ import os
 import warnings
 import weakref
 
-from .body import Pieces, next_piece, octets_left
+from .body import BODY_RETRY_S, Pieces, next_piece, octets_left
 from .call import Call
 from .dial import Dial
 from .engine import Engine, Watcher
@@ -184,8 +184,11 @@ class _Exchange(Watcher):
     def wants_step(self) -> bool:
         return self.source is not None and (self._rewind_due or self.call.wants_content)
 
-    def step(self) -> None:
-        """Give the request's next piece.  The body's own code runs here, without the lock."""
+    def step(self) -> bool:
+        """Give the request's next piece.  The body's own code runs here, without the lock.
+
+        False: it had none yet.
+        """
         engine, pool, call, source = self.pool._engine, self.pool._pool, self.call, self.source
         assert source is not None
         try:
@@ -196,13 +199,14 @@ class _Exchange(Watcher):
             trailers = octet_pairs(self.trailers) if piece is None else []
             with engine.lock:
                 if self._rewind_due or call.over:  # the piece was of an attempt that has failed
-                    return
+                    return True
                 now = engine.loop.clock()
                 if trailers:
                     pool.send_trailers(call, trailers, now)
                 else:
                     pool.send_content(call, piece or b"", now, end_stream=piece is None)
                 engine.settle()
+            return piece != b""
         except BaseException:
             with engine.lock:
                 pool.cancel(call, engine.loop.clock(), UsageError("the request's body failed"))
@@ -222,8 +226,9 @@ class _Exchange(Watcher):
             if not self.wants_step:
                 engine.check_open()
                 raise UsageError("the pool is closed")
-            self.step()
-            engine.turn(engine.loop.clock())  # a body that always has more holds nothing else up
+            pause = 0.0 if self.step() else BODY_RETRY_S
+            # A body that always has more, or never, holds nothing else up.
+            engine.turn(engine.loop.clock() + pause)
 
 
 class _Submitted(_Exchange):
@@ -269,8 +274,8 @@ class _Submitted(_Exchange):
     def _give(self) -> None:
         self._stepping = False
         try:
-            while self.wants_step:
-                self.step()
+            while self.wants_step and self.step():
+                continue
         except Exception as error:  # noqa: BLE001  the future tells it
             if self._settles():
                 self.future.set_exception(error)

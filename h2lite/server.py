@@ -14,7 +14,7 @@ from collections import deque
 
 from . import events as ev
 from .accept import Accepted, Handshake, HandshakeFailed, Handshaken, Listener
-from .body import BODY_QUEUED_OCTETS
+from .body import BODY_QUEUED_OCTETS, BODY_RETRY_S
 from .connection import Connection
 from .errors import ErrorCode, UsageError
 from .exchange import Content, Due, Exchange, Reply, Request, response_fields
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 DESCRIPTORS_KEPT = 64  # for what handlers open: who would take one of the process's last is refused
 LOOKS = 4  # at each client in the shortest of its timeouts: late by a quarter of one at most
-BODY_RETRY_S = 0.05  # until a body that had nothing yet is asked again
 FAILED = b"the handler failed\n"
 _TOO_BUSY = Reply(503, b"too much is on its way to this server\n")
 _TOO_SLOW = Reply(408, b"the request's content did not come in time\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import resource
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from h2lite.body import BODY_RETRY_S
 from h2lite.client import PooledConnection, connect
 from h2lite.connection import Connection
 from h2lite.errors import (
@@ -39,7 +41,7 @@ from h2lite.exchange import Content, Reply, Request
 from h2lite.frames import MAX_STREAM_ID
 from h2lite.limits import DEFAULT_LIMITS
 from h2lite.loop import Link, Loop
-from h2lite.server import BODY_RETRY_S, Server
+from h2lite.server import Server
 from h2lite.settings import SettingId
 from h2lite.transport import Transport, prepare
 
@@ -119,6 +121,21 @@ def test_a_body_may_be_octets_a_file_or_an_iterable(connection, body):
     assert connection.stream("PUT", "/count", body=whole).read() == b"3000"
     assert not getattr(whole, "closed", False)
     assert connection.stream("PUT", "/stream/echo", body=body()).read() == b"abc" * 1000
+
+
+def test_a_body_that_has_nothing_yet_is_asked_again_after_a_while(connection):
+    asked: list[float] = []
+
+    def body() -> Iterator[bytes]:
+        yield b"begun"
+        while len(asked) < 5:
+            asked.append(time.monotonic())
+            yield b""
+        yield b"done"
+
+    assert connection.stream("PUT", "/count", body=body()).read() == b"9"
+    gaps = [late - early for early, late in itertools.pairwise(asked)]
+    assert min(gaps[1:]) >= BODY_RETRY_S / 2  # what the server says meanwhile wakes it once
 
 
 def test_a_file_is_sent_from_where_it_stands_and_its_length_is_declared():
