@@ -101,7 +101,7 @@ class Limits(Value):
         streams: int = 100,
         resets: int = 200,
         request_octets: int = 2**20,
-        kept_octets: int = 2**26,
+        kept_octets: int = 2**25,
         queued_octets: int = 2**20,
         connections: int = 1000,
         preface_timeout: float = 10.0,

@@ -1,0 +1,43 @@
+"""SECURITY.md says what the code does: every limit is in its tables, with its default."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+from h2lite.limits import DEFAULT_LIMITS, Limits
+
+PAGE = (Path(__file__).parent.parent / "SECURITY.md").read_text(encoding="utf-8")
+TESTS = Path(__file__).parent
+
+
+def rows(pattern: str) -> list[tuple[str, float]]:
+    """(name, number) of each table row whose first cell is such a name."""
+    found = re.findall(rf"^\| `({pattern})` \| ([0-9 ]+) \|", PAGE, re.MULTILINE)
+    return [(name, float(number.replace(" ", ""))) for name, number in found]
+
+
+def test_every_limit_is_in_the_tables_once_with_its_default_in_the_order_of_the_code():
+    told = rows("[a-z_]+")
+
+    assert told == [(name, getattr(DEFAULT_LIMITS, name)) for name in Limits.slots()]
+
+
+def test_every_limit_is_in_its_docstring_in_the_same_order():
+    documented = re.findall(r"^    ([a-z_]+)  +\S", Limits.__doc__ or "", re.MULTILINE)
+
+    assert documented == Limits.slots()
+
+
+def test_every_constant_has_the_value_that_is_told():
+    told = rows(r"[a-z]+\.[A-Z_0-9]+")
+    assert len(told) > 10
+    for name, number in told:
+        module, _, constant = name.partition(".")
+        assert getattr(import_module(f"h2lite.{module}"), constant) == number, name
+
+
+def test_the_files_it_names_exist():
+    for name in re.findall(r"tests/(\w+\.py)", PAGE):
+        assert (TESTS / name).exists(), name
