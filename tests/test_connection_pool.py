@@ -706,9 +706,11 @@ def test_a_request_that_moves_is_an_event(monkeypatch):
     """It could not leave before its connection said GOAWAY."""
     monkeypatch.setattr("h2lite.retry.FIRST_DELAY_S", 0.0)  # before the next dial
     events: list[Any] = []
+    both_asked = threading.Event()
 
     def one_then_leave(peer: Peer) -> None:
         peer.until(RequestReceived)
+        assert both_asked.wait(PATIENCE_S)
         peer.sock.sendall(GoAwayFrame(2**31 - 1, ErrorCode.NO_ERROR).encode())
         peer.core.send_response(peer.core.streams[1], OK, end_stream=True)
         peer.serve()
@@ -726,6 +728,7 @@ def test_a_request_that_moves_is_an_event(monkeypatch):
         link = pool._engine.driver._links[connection._member]
         link._blocked = True  # as if the socket were full: the second cannot leave
         second = pool.submit("POST", peer.url)
+        both_asked.set()
         while not first.done() or not second.done():
             pool.poll(1.0)
         assert second.result(0).connection != connection
