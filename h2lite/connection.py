@@ -933,7 +933,7 @@ class Connection:
             if stream is None:
                 self._check_late("DATA", frame.stream_id)
                 if size < SMALL_OCTETS:
-                    self._count_chatter(now)
+                    self._count_chatter()
             else:
                 self._take_data(stream, frame, octets, size)
         except PeerError:
@@ -1031,6 +1031,7 @@ class Connection:
             if self.client or not self._is_idle(stream_id):
                 # RFC 9113 §5.1 [closed-minimal]: decoded and discarded.
                 self._check_late("HEADERS", stream_id)
+                self._count_chatter()
                 return
             stream = self._accept(stream_id)
             if stream is None:
@@ -1057,6 +1058,7 @@ class Connection:
         self._last_peer_stream_id = stream_id
         # RFC 9113 §6.8 [goaway-ignores-new]: this frame and all that follow on that stream.
         if self.goaway_sent is not None and stream_id > self.goaway_sent.last_stream_id:
+            self._count_chatter()
             return None
         # RFC 9113 §5.1.2 [concurrency-exceeded]: from the start, though the client may not have
         # read our SETTINGS yet; it can try a refused stream again. §8.7 [refused-unprocessed]:
@@ -1127,7 +1129,7 @@ class Connection:
     def _on_priority(self, frame: PriorityFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §5.3.2 [priority-ignored]: read and checked by its decode, used for nothing.
         # RFC 9113 §6.3 [priority-any-state]: so it does not matter whether the stream is open.
-        self._count_chatter(now)
+        self._count_chatter()
         _refuse_self_dependency(frame.priority, frame.stream_id)
 
     def _on_rst_stream(self, frame: RstStreamFrame, now: float, events: list[Event]) -> None:
@@ -1137,7 +1139,7 @@ class Connection:
         stream = self.streams.get(frame.stream_id)
         # RFC 9113 §5.4.2 [reset-not-answered]: not even where the stream is closed already.
         if stream is None:
-            self._count_chatter(now)
+            self._count_chatter()
             return
         stream.receive(RECV_RESET)
         self._note_reset(frame.stream_id, by_us=False)
@@ -1152,7 +1154,7 @@ class Connection:
             self._apply_receive_limits(before)
             events.append(ev.SettingsAcked())
             return
-        self._count_chatter(now)
+        self._count_chatter()
         # RFC 9113 §10.5 [settings-entries-bounded]
         if len(frame.settings) > self.limits.settings_entries:
             raise PeerError(
@@ -1196,13 +1198,13 @@ class Connection:
             # RFC 9113 §6.7 [ping-ack], [ping-ack-first]
             self._answer(PingFrame(opaque_data, ack=True).encode(), self._urgent)
             if self._answers > PINGS_IN_FLIGHT_MAX:  # who measures waits for what was asked before
-                self._count_chatter(now)
+                self._count_chatter()
             events.append(ev.PingReceived(opaque_data))
             return
         # RFC 9113 §6.7 [ping-ack-unanswered]
         times = self._pings.pop(opaque_data, None)
         if times is None:
-            self._count_chatter(now)
+            self._count_chatter()
             events.append(ev.UnknownPingAcked(opaque_data))
             return
         asked_at, sent_at = times
@@ -1211,7 +1213,7 @@ class Connection:
         events.append(ev.PingAcked(opaque_data, now - sent_at, sent_at - asked_at))
 
     def _on_goaway(self, frame: GoAwayFrame, now: float, events: list[Event]) -> None:
-        self._count_chatter(now)
+        self._count_chatter()
         last = frame.last_stream_id
         if self.goaway_received is not None:
             # A raised limit revives nothing: the streams past it may be retried elsewhere by now.
@@ -1234,7 +1236,7 @@ class Connection:
             )
 
     def _on_window_update(self, frame: WindowUpdateFrame, now: float, events: list[Event]) -> None:
-        self._count_chatter(now)
+        self._count_chatter()
         if frame.stream_id == 0:
             self._send_window.widen(frame.window_size_increment)
         else:
@@ -1250,7 +1252,7 @@ class Connection:
 
     def _on_unknown(self, frame: UnknownFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §5.5 [unknown-frame-discarded]
-        self._count_chatter(now)
+        self._count_chatter()
 
     def _on_oversized(self, frame: OversizedFrame, now: float, events: list[Event]) -> None:
         if frame.type == DataFrame.TYPE:
@@ -1303,9 +1305,9 @@ class Connection:
         reach = 0 if name == "HEADERS" and reset_by_us is None else stream_id
         raise PeerError(ErrorCode.STREAM_CLOSED, f"{name} on closed stream {stream_id}", reach)
 
-    def _count_chatter(self, now: float) -> None:
+    def _count_chatter(self) -> None:
         """A frame came that moves no message; they are forgiven by time, and by what does move."""
-        limits = self.limits
+        limits, now = self.limits, self._active_at or 0.0
         forgiven = (now - self._chatter_at) * limits.chatter_per_s
         self._chatter = max(0.0, self._chatter - forgiven) + 1
         self._chatter_at = now

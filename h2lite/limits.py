@@ -42,7 +42,8 @@ class Limits(Value):
     request_octets         of one request's content that is handed over whole
     kept_octets            of all requests of all clients, fields and unread content: what comes
                            beyond is refused
-    queued_octets          unsent on one connection: nobody is asked for more before it is less
+    queued_octets          unsent on one connection: past this a body is asked for more only when
+                           that can leave at once; so it is past `kept_octets` of all together
     connections            at once; further ones are closed at accept
     preface_timeout        for a client's preface and SETTINGS
     handshake_timeout      for TLS

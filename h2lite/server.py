@@ -768,17 +768,19 @@ class Server:
 
     def _pull(self, client: _Client) -> None:
         """Ask the bodies that run low for more, as long as their client takes it."""
-        queued = sum(exchange.stream.queued_octets for exchange in client.streaming)
+        link, limits = client.link, self.limits
+        room = limits.queued_octets - sum(e.stream.queued_octets for e in client.streaming)
+        room = min(room, limits.kept_octets - self._queued_octets - self._kept_octets)
         for exchange in [*client.streaming]:
             stream = exchange.stream
             while self._wants_piece(exchange) and (
-                queued < self.limits.queued_octets
+                room > 0
                 # However much waits for others, what can leave at once does not pile up.
-                or (not stream.queued_octets and client.link.connection.may_send(stream))
+                or not (stream.queued_octets or link.queued or not link.connection.may_send(stream))
             ):
-                queued -= stream.queued_octets
+                room += stream.queued_octets
                 self._step(exchange)
-                queued += stream.queued_octets
+                room -= stream.queued_octets
 
     def _wants_piece(self, exchange: Exchange) -> bool:
         return (

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -421,6 +423,9 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+FILE = [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/log")]
+
+
 def routes(folder: Path | None) -> Routes:
     return Routes(None if folder is None else str(folder), FrameCounts())
 
@@ -431,9 +436,47 @@ def ask(handler: Routes, path: str, method: str = "GET") -> tuple[int, bytes, di
     body = reply.body
     if isinstance(body, bytes):
         return reply.status, body, dict(reply.headers)
-    assert isinstance(body, io.IOBase)
-    with body:
-        return reply.status, body.read(), dict(reply.headers)
+    return reply.status, b"".join(body), dict(reply.headers)
+
+
+def test_a_file_that_grows_is_served_as_long_as_it_was(folder):
+    (folder / "log").write_bytes(b"x" * 70_000)
+    reply = routes(folder)(Request(FILE, b"", "127.0.0.1:1"))
+    assert isinstance(reply.body, Iterator)
+    first = next(reply.body)
+    with (folder / "log").open("ab") as log:
+        log.write(b"y" * 70_000)
+
+    assert first + b"".join(reply.body) == b"x" * 70_000
+
+
+@pytest.mark.parametrize("how", ["cut short", "replaced"])
+def test_a_file_that_is_no_longer_the_one_that_was_begun_fails(folder, how):
+    (folder / "log").write_bytes(b"x" * 70_000)
+    reply = routes(folder)(Request(FILE, b"", "127.0.0.1:1"))
+    assert isinstance(reply.body, Iterator)
+    next(reply.body)
+    if how == "cut short":
+        (folder / "log").write_bytes(b"x" * 69_999)
+    else:
+        (folder / "new").write_bytes(b"y" * 70_000)
+        (folder / "new").rename(folder / "log")
+
+    with pytest.raises(OSError, match=f"log was {how} while it was sent$"):
+        next(reply.body)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="descriptors are counted there")
+def test_files_that_nobody_reads_hold_no_descriptors(folder):
+    (folder / "log").write_bytes(b"x" * 200_000)
+    handler = routes(folder)
+    before = len(os.listdir("/proc/self/fd"))
+    replies = [handler(Request(FILE, b"", "127.0.0.1:1")) for _ in range(10)]
+    for reply in replies:
+        assert isinstance(reply.body, Iterator)
+        next(reply.body)
+
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(

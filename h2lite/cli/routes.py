@@ -7,6 +7,7 @@ import math
 import os
 from urllib.parse import unquote
 
+from ..body import BODY_QUEUED_OCTETS
 from ..errors import UsageError
 from ..exchange import Reply
 
@@ -162,9 +163,27 @@ def _file_reply(path: str) -> Reply:
     import mimetypes
 
     try:
-        file = open(path, "rb")  # noqa: SIM115  the server closes what it sends
+        with open(path, "rb") as file:
+            facts = os.fstat(file.fileno())
     except OSError:
         return Reply(403, b"not readable\n", TEXT)
     kind = mimetypes.guess_type(path)[0] or "application/octet-stream"
-    size = os.fstat(file.fileno()).st_size
-    return Reply(200, file, (("content-type", kind), ("content-length", str(size))))
+    headers = (("content-type", kind), ("content-length", str(facts.st_size)))
+    return Reply(200, _file_pieces(path, facts), headers)
+
+
+def _file_pieces(path: str, facts: os.stat_result) -> Iterator[bytes]:
+    """A file's content, as long as it was.
+
+    It is open only while a piece is read: clients that do not read could hold all descriptors.
+    """
+    for at in range(0, facts.st_size, BODY_QUEUED_OCTETS):
+        with open(path, "rb") as file:
+            if not os.path.samestat(os.fstat(file.fileno()), facts):
+                raise OSError(f"{path} was replaced while it was sent")
+            file.seek(at)
+            wanted = min(BODY_QUEUED_OCTETS, facts.st_size - at)
+            piece = file.read(wanted)
+        if len(piece) < wanted:
+            raise OSError(f"{path} was cut short while it was sent")
+        yield piece
