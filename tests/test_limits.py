@@ -116,6 +116,7 @@ CHATTER = {
     "a PING ack nobody asked for": lambda at: PingFrame(b"nobody's", ack=True),
     "GOAWAY": lambda at: GoAwayFrame(0, ErrorCode.NO_ERROR),
     "late DATA": lambda at: DataFrame(3, b"x"),
+    "late HEADERS": lambda at: HeadersFrame(3, block(POST)),
 }
 
 
@@ -132,6 +133,19 @@ def test_frames_that_move_nothing_are_borne_up_to_a_number(kind):
         drain(server)
 
     events = feed(server, CHATTER[kind](number))
+
+    assert_over(events, CALM, "over 2000 frames that move nothing")
+
+
+@pytest.mark.rfc("small-frames")
+def test_streams_opened_after_our_goaway_are_ignored_up_to_a_number():
+    server = serving(1)
+    server.goaway()
+    for number in range(DEFAULT_LIMITS.chatter):
+        assert not server.closed
+        feed(server, HeadersFrame(2 * number + 3, block(POST)))
+
+    events = feed(server, HeadersFrame(2 * number + 5, block(POST)))
 
     assert_over(events, CALM, "over 2000 frames that move nothing")
 

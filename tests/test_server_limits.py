@@ -485,6 +485,37 @@ def test_bodies_are_asked_for_no_more_than_a_connection_may_have_queued():
             octets += len(data.data)
 
 
+def test_where_memory_is_short_a_body_is_asked_for_what_can_leave_at_once():
+    pulled = {"/mute": 0, "/other": 0}
+
+    def endless(request: Request) -> Reply:
+        def body() -> Iterator[bytes]:
+            for _ in range(100):
+                pulled[request.path] += 1
+                yield bytes(65536)
+
+        return Reply(200, body())
+
+    limits = Limits(kept_octets=300_000)
+    with (
+        serving(endless, limits=limits) as server,
+        client_of(server, {SettingId.INITIAL_WINDOW_SIZE: 0}) as mute,
+        connect(server.url) as other,
+    ):
+        for _ in range(20):
+            mute.core.send_request(path(b"/mute"))
+        mute.flush()
+        for _ in range(20):
+            mute.until(ResponseReceived)
+        mute.core.ping(b"all came", 0.0)
+        mute.flush()
+        mute.until(PingAcked)
+        assert pulled["/mute"] == 5
+
+        assert len(other.request("GET", "/other").read()) == 100 * 65536
+        assert pulled == {"/mute": 5, "/other": 100}
+
+
 def test_who_does_not_read_is_answered_no_more_where_memory_is_short():
     asked: list[str] = []
 
