@@ -10,7 +10,7 @@ What leaves, in this order, whenever `data_to_send` is asked:
     begun     the rest of a frame the socket took half of; at first the connection preface
     urgent    PINGs and PING acks
     refused   frames framed before and refused by a full socket, in their order
-    control   SETTINGS acks, WINDOW_UPDATE, RST_STREAM, GOAWAY
+    control   SETTINGS acks, RST_STREAM, GOAWAY; then WINDOW_UPDATE, one a stream
     sections  responses, trailers; then requests, whose field block is encoded and whose stream
               id is taken only now
     DATA      framed only now, one frame a stream in turn, as windows and room allow
@@ -143,6 +143,7 @@ class Connection:
         "_urgent",
         "_refused",
         "_control",
+        "_credit",
         "_answers",
         "_answers_sent",
         "_sections",
@@ -208,6 +209,7 @@ class Connection:
         self._urgent: list[bytes] = []
         self._refused: list[bytes] = []
         self._control: list[bytes] = []
+        self._credit: dict[int, int] = {}  # by stream, what WINDOW_UPDATE is to say
         self._answers = 0  # of the queued frames, those the peer provoked
         self._answers_sent = 0  # the same of what data_to_send returned last
         self._sections: deque[tuple[Stream, Fields | None, bool]] = deque()
@@ -297,7 +299,7 @@ class Connection:
         """
         self.closed = True
         self._begun = b""
-        for lane in (self._urgent, self._refused, self._control):
+        for lane in (self._urgent, self._refused, self._control, self._credit):
             lane.clear()
         self._forget_streams_output()
         return []
@@ -632,6 +634,7 @@ class Connection:
             or self._urgent
             or self._refused
             or self._control
+            or self._credit
             or self._sections
             or (self._openers and self._may_open())
             or (self._round and self._send_window.size > 0)
@@ -664,6 +667,9 @@ class Connection:
         if self._control:
             parts += self._control
             self._control = []
+        if self._credit:
+            parts += [WindowUpdateFrame(*credit).encode() for credit in self._credit.items()]
+            self._credit = {}
         self._answers_sent, self._answers = self._answers, 0
         if parts:
             lengths += map(len, parts)
@@ -796,6 +802,7 @@ class Connection:
         frame_max = min(self.peer_settings[SettingId.MAX_FRAME_SIZE], DATA_FRAME_OCTETS_MAX)
         while self._round and room > FRAME_HEADER_SIZE and self._send_window.size > 0:
             stream = self._round.popleft()
+            stream.scheduled = False
             # RFC 9113 §6.9.1 [window-kept], §6.9.2 [window-negative]
             # RFC 9113 §10.5 [data-framed-late]: no more than there is room for.
             allowed = min(
@@ -804,15 +811,13 @@ class Connection:
                 frame_max,
                 room - FRAME_HEADER_SIZE,
             )
-            if stream.state == CLOSED or allowed <= 0:
-                stream.scheduled = False
+            if allowed <= 0:
                 continue
             room -= self._frame_data_of(stream, parts, allowed)
             stream.sent_at = now
             if stream.outgoing:
+                stream.scheduled = True
                 self._round.append(stream)
-            else:
-                stream.scheduled = False
 
     def _frame_data_of(self, stream: Stream, parts: list[Octets], allowed: int) -> int:
         """One DATA frame of one stream; return its octets, header included."""
@@ -862,9 +867,15 @@ class Connection:
         self.streams.pop(stream.stream_id, None)
 
     def _drop(self, stream: Stream) -> None:
-        """What was queued on it will not leave."""
+        """What was queued on it will not leave, and is not kept for when it might have."""
         self.queued_octets -= stream.queued_octets
         stream.drop()
+        if stream.scheduled:
+            stream.scheduled = False
+            self._round.remove(stream)
+        if self._sections:
+            self._sections = deque(entry for entry in self._sections if entry[0] is not stream)
+        self._credit.pop(stream.stream_id, None)
 
     def _forget_streams_output(self) -> None:
         for queue in (self._sections, self._openers, self._round):
@@ -1036,9 +1047,9 @@ class Connection:
             stream = self._accept(stream_id)
             if stream is None:
                 return
+        stream.receive(RECV_HEADERS)
         if frame.priority is not None:
             _refuse_self_dependency(frame.priority, stream_id)
-        stream.receive(RECV_HEADERS)
         if stream.final_received:
             self._on_trailers(stream, fields, end_stream, events)
         elif self.client:
@@ -1361,12 +1372,13 @@ class Connection:
     def _credit_connection(self, octets: int) -> None:
         increment = self._receive_window.consume(octets)
         if increment:
-            self._control.append(WindowUpdateFrame(0, increment).encode())
+            self._credit[0] = self._credit.get(0, 0) + increment
 
     def _credit_stream(self, stream: Stream, octets: int) -> None:
         increment = stream.receive_window.consume(octets)
         if increment and stream.state in (OPEN, HALF_CLOSED_LOCAL):
-            self._control.append(WindowUpdateFrame(stream.stream_id, increment).encode())
+            stream_id = stream.stream_id
+            self._credit[stream_id] = self._credit.get(stream_id, 0) + increment
 
 
 # What may be said about a stream that is not open.

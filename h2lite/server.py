@@ -673,7 +673,8 @@ class Server:
             return
         if exchange.waiting:
             self._ask_again(exchange)
-        elif exchange.reply is not None:
+        elif exchange.reply is not None and not exchange.answered:
+            # Else what it had waited for came in the same turn.
             self._answer(exchange, exchange.reply)
 
     def _ask_again(self, exchange: Exchange) -> None:
