@@ -212,9 +212,7 @@ class Exchange(Source):
         "body_closed",
     )
 
-    def __init__(
-        self, link: Link, stream: Stream, request: Request, begun_at: float, kept: int
-    ) -> None:
+    def __init__(self, link: Link, stream: Stream, request: Request, begun_at: float) -> None:
         self.link = link
         self.stream = stream
         self.request = request
@@ -226,7 +224,7 @@ class Exchange(Source):
         self.waiting = False
         self.over = False
         self.begun_at = begun_at
-        self.kept = kept
+        self.kept = 0
         self.reply: Reply | None = None
         self.fields: Fields = []
         self.piece: bytes | None = None

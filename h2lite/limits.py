@@ -40,8 +40,8 @@ class Limits(Value):
                            least that RFC 9113 §6.5.2 advises
     resets                 requests cut short within 10 s, by the client or through its fault
     request_octets         of one request's content that is handed over whole
-    kept_octets            of all requests of all clients, fields and unread content: what comes
-                           beyond is refused
+    kept_octets            of all requests of all clients, fields and unread content; past
+                           it the client that has most kept for it is refused
     queued_octets          unsent on one connection: past this a body is asked for more only when
                            that can leave at once; so it is past `kept_octets` of all together
     connections            at once; further ones are closed at accept

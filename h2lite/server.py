@@ -69,6 +69,7 @@ class _Client(Source):
     streaming    those of them whose body is pulled from
     handled      requests the handler is at work on, given up ones included until it has noticed
     held         requests that wait for one of these to end, in order
+    kept_octets  of its requests, fields and unread content
     streams, queued_octets   of the connection when stock was taken last
     idle_since   no stream has been open since; None: one is
     progress     how far it had come, and when: by stream, with 0 for the socket
@@ -81,6 +82,7 @@ class _Client(Source):
         "streaming",
         "handled",
         "held",
+        "kept_octets",
         "streams",
         "queued_octets",
         "idle_since",
@@ -94,6 +96,7 @@ class _Client(Source):
         self.streaming: dict[Exchange, None] = {}
         self.handled = 0
         self.held: dict[Exchange, None] = {}
+        self.kept_octets = 0
         self.streams = 0
         self.queued_octets = 0
         self.idle_since: float | None = now
@@ -409,12 +412,12 @@ class Server:
         self._requests += 1
         self._take_stock(client)
         request = Request(event.fields, b"", address_text(link.transport.address))
-        octets = section_size(event.fields)
-        exchange = Exchange(link, stream, request, self._loop.clock(), octets)
+        exchange = Exchange(link, stream, request, self._loop.clock())
         client.exchanges[event.stream_id] = exchange
-        if self._keeps_too_much(octets):
-            self._answer_here(exchange, _TOO_BUSY)
-        elif request.method == "CONNECT":
+        self._keep(exchange, section_size(event.fields))
+        if exchange.over:
+            return
+        if request.method == "CONNECT":
             # RFC 9110 §9.3.6: a tunnel is what CONNECT asks for, and no handler offers one.
             self._answer_here(exchange, Reply(501, b"CONNECT is not offered\n"))
         elif event.end_stream:
@@ -453,8 +456,7 @@ class Server:
         """A handler has read content: the client may send as much again."""
         link = exchange.link
         if exchange.kept:  # else it has been released, with all that was kept for it
-            exchange.kept -= octets
-            self._kept_octets -= octets
+            self._count_kept(exchange, -octets)
         link.connection.data_consumed(exchange.stream.stream_id, octets)
         self._loop.touch(link)
 
@@ -466,18 +468,13 @@ class Server:
             self._loop.touch(link)
         if exchange is None or exchange.over:
             return
-        octets = len(event.data)
         if content is not None:
             content.add(event.data)
-            exchange.kept += octets
-            if self._keeps_too_much(octets):
-                self._say(f"{exchange.request.address} gave more than the server can keep")
-                self._reset(exchange, ErrorCode.ENHANCE_YOUR_CALM)
-                return
+            self._keep(exchange, len(event.data))
             self._more_came(exchange)
         else:
             self._collect(exchange, event.data)
-        if event.end_stream:
+        if event.end_stream and not exchange.over:
             self._on_complete(exchange)
 
     def _collect(self, exchange: Exchange, data: Octets) -> None:
@@ -488,15 +485,35 @@ class Server:
             self._answer_here(exchange, Reply(413, b"content over %d octets is not taken\n" % most))
             return
         exchange.chunks.add(data)
-        exchange.kept += len(data)
-        if self._keeps_too_much(len(data)):
-            exchange.chunks.clear()
-            self._answer_here(exchange, _TOO_BUSY)
+        self._keep(exchange, len(data))
 
-    def _keeps_too_much(self, octets: int) -> bool:
-        """Count octets that are kept of a request; True: these came too many."""
+    def _keep(self, exchange: Exchange, octets: int) -> None:
+        """Octets of a request are kept; if they are too many, a request is refused for them.
+
+        It is one of the client that has most kept for it: what some hoard is not refused to others.
+        """
+        self._count_kept(exchange, octets)
+        if self._kept_octets <= self.limits.kept_octets:
+            return
+        this = self._clients[exchange.link]
+        client = max(self._clients.values(), key=lambda each: (each.kept_octets, each is this))
+        for refused in reversed([*client.exchanges.values()]):
+            if refused.kept:
+                break
+        else:  # whatever it is that is kept, its handlers have it
+            return
+        self._say(f"{refused.request.address} gave more than the server can keep")
+        if refused.started:
+            self._reset(refused, ErrorCode.ENHANCE_YOUR_CALM)
+        else:
+            self._answer_here(refused, _TOO_BUSY)
+
+    def _count_kept(self, exchange: Exchange, octets: int) -> None:
+        exchange.kept += octets
         self._kept_octets += octets
-        return self._kept_octets > self.limits.kept_octets
+        client = self._clients.get(exchange.link)
+        if client is not None:
+            client.kept_octets += octets
 
     def _on_trailers(self, link: Link, event: ev.TrailersReceived) -> None:
         exchange = self._clients[link].exchanges.get(event.stream_id)
@@ -831,8 +848,7 @@ class Server:
 
     def _release(self, exchange: Exchange) -> None:
         """Nobody is at work on an exchange any more: the next one that was held may start."""
-        self._kept_octets -= exchange.kept
-        exchange.kept = 0
+        self._count_kept(exchange, -exchange.kept)
         if not exchange.started:
             return
         self._handled -= 1

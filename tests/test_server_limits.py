@@ -381,25 +381,26 @@ def test_a_request_that_is_never_sent_whole_is_forgotten_after_its_answer():
 # -- memory ----------------------------------------------------------------------------------
 
 
-def test_content_of_all_clients_together_is_kept_up_to_a_limit_and_then_refused():
+def test_where_all_together_keep_too_much_whoever_has_most_is_refused():
     limits = Limits(kept_octets=100_000)
     with serving(limits=limits) as server, ExitStack() as stack:
         clients = [stack.enter_context(client_of(server)) for _ in range(3)]
         streams = [client.core.send_request(POST, end_stream=False) for client in clients]
-        for client, stream in zip(clients, streams, strict=True):
-            client.core.send_data(stream, bytes(40_000))
+        for client, stream, octets in zip(clients, streams, (30_000, 50_000, 30_000), strict=True):
+            client.core.send_data(stream, bytes(octets))
             client.flush()
             client.core.ping(b"all came", 0.0)
             client.flush()
             client.until(PingAcked)
-        assert clients[2].until(ResponseReceived).status == 503
+        assert clients[1].until(ResponseReceived).status == 503
 
-        clients[0].core.send_data(streams[0], b"", end_stream=True)
-        clients[0].flush()
-        assert clients[0].until(ResponseReceived).status == 200
-        clients[2].core.send_request(GET)  # there is room again
-        clients[2].flush()
-        assert clients[2].until(ResponseReceived).status == 200
+        for at in (0, 2):
+            clients[at].core.send_data(streams[at], b"", end_stream=True)
+            clients[at].flush()
+            assert clients[at].until(ResponseReceived).status == 200
+        clients[1].core.send_request(GET)  # there is room again
+        clients[1].flush()
+        assert clients[1].until(ResponseReceived).status == 200
     assert server._kept_octets == 0
 
 
