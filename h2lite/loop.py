@@ -247,6 +247,7 @@ class Link(Source):
         "_blocked",
         "_mask",
         "_muted",
+        "_broken",
         "_finishing",
     )
 
@@ -262,6 +263,7 @@ class Link(Source):
         self.taken_octets = 0
         self._blocked = False  # the socket is full: only the selector may start the next send
         self._muted = False  # nothing can be sent any more; what the peer sent is still read
+        self._broken: tuple[str, str] | None = None  # a send was told; see `end`
         self._finishing = False
         self._watch()
         # RFC 9113 §3.2 [preface-over-tls], §3.3 [preface-in-clear]: it is what waits already.
@@ -325,6 +327,8 @@ class Link(Source):
             if data is None:
                 return events
             if not data:
+                if self._broken is not None:  # so this completes nothing
+                    return [*events, *self.end(*self._broken)]
                 # RFC 9112 §9.8: an end that TLS did not announce completes nothing.
                 if not self.transport.cut_off:
                     events += self.connection.receive_eof()
@@ -341,10 +345,13 @@ class Link(Source):
             return
         try:
             self._send(now)
-        except OSError:
+        except OSError as error:
             # The peer takes nothing more, but what it said before can still be read; the end
             # of the connection comes by the next recv.
             self._muted = True
+            if isinstance(error, (ConnectionResetError, TimeoutError)):
+                # The system says so once: recv is told no more than that nothing comes.
+                self._broken = (error.strerror or str(error), _cause(error))
         except BaseException:
             self._interrupted()
             raise

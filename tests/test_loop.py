@@ -459,6 +459,24 @@ def test_a_failing_socket_tells_why_the_connection_ended(link_ends, monkeypatch,
     assert link_ends.turn() == [ConnectionEnded(error.strerror, cause)]
 
 
+@pytest.mark.parametrize("spoke", [False, True], ids=["silent", "spoke"])
+def test_a_reset_that_a_send_was_told_of_is_no_end_of_the_stream(loop, spoke):
+    """The system says it once, and then only that nothing more comes."""
+    pair = Ends(loop, *tcp_pair())
+    pair.exchange()
+    if spoke:
+        pair.right.sendall(PingFrame(b"12345678").encode())
+    pair.right.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    pair.right.close()
+    pair.client.ping(b"87654321", 0.0)
+    loop.touch(pair.link)
+    loop.flush()
+
+    came = [PingReceived(b"12345678")] if spoke else []  # one recv a turn
+    ended = ConnectionEnded("Connection reset by peer", "reset")
+    assert [*pair.turn(), *pair.turn()] == [*came, ended]
+
+
 def test_octets_that_complete_nothing_are_told_all_the_same(link_ends):
     link_ends.exchange()
     link_ends.server.ping(b"question", 0.0)
