@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 
 from .errors import ConnectError, TLSError, UsageError
 from .loop import READ, WRITE, Loop, Source
@@ -31,7 +32,7 @@ from .value import Value
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .origin import Origin
     from .transport import Address, Tap
@@ -41,8 +42,10 @@ ADDRESSES_MAX = 16  # of one name: the last begins within 4 s, which leaves it t
 # it, and short enough that nobody minds when it is dead.
 ATTEMPT_DELAY_S = 0.25
 
-# What connect_ex says of a connection that stands or is under way; the last is Windows' word.
-_BEGUN = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
+# What connect_ex says of a connection that stands or is under way, interrupted or not.  On Windows
+# it would block; elsewhere that means that the system has no room for one more.
+_UNDER_WAY = errno.EWOULDBLOCK if sys.platform == "win32" else errno.EINPROGRESS
+_BEGUN = (0, _UNDER_WAY, errno.EINTR)
 
 
 class Dialled(Value):
@@ -116,24 +119,16 @@ class Dial(Source):
 
     def start(self) -> list[Value]:
         """Begin.  What fails at once is reported at once."""
-        if self.origin.unix_path is not None:
-            return self._begin([(socket.AF_UNIX, self.origin.unix_path)], self.loop.clock())
-        try:
-            found = _numeric(self.origin.host, self.origin.port)
-        except (OSError, UnicodeError):  # a name, or what cannot even be one: say so alike
-            self._resolver = _Resolver(self.origin.host, self.origin.port)
-            self.loop.watch(self, self._resolver.fileno(), READ)
-            return []
-        return self._begin(found, self.loop.clock())
+        return self._go_on(self._resolve)
 
     def ready(self, mask: int, now: float) -> list[Value]:
         if self._resolver is not None:
-            return self._on_resolved(now)
-        return self._step(now)
+            return self._go_on(lambda: self._on_resolved(now))
+        return self._go_on(lambda: self._step(now))
 
     def handle_deadline(self, now: float) -> list[Value]:
         """The attempts under way take their time: the next address starts beside them."""
-        return self._start_next(now)
+        return self._go_on(lambda: self._start_next(now))
 
     def close(self) -> None:
         """Give up; nothing is reported any more."""
@@ -149,7 +144,29 @@ class Dial(Source):
         for attempt in self._attempts:
             attempt.close_after_fork()
 
+    def _go_on(self, step: Callable[[], list[Value]]) -> list[Value]:
+        """Take a step; one that is interrupted, as somebody's Ctrl-C has it, is the last."""
+        try:
+            return step()
+        except BaseException:
+            # What it was at may stand half begun: nothing would come of it any more.
+            self.close()
+            error = ConnectError(f"cannot connect to {self.origin}: interrupted here")
+            self.loop.report(self, [DialFailed(error)])
+            raise
+
     # -- name ------------------------------------------------------------------------------
+
+    def _resolve(self) -> list[Value]:
+        if self.origin.unix_path is not None:
+            return self._begin([(socket.AF_UNIX, self.origin.unix_path)], self.loop.clock())
+        try:
+            found = _numeric(self.origin.host, self.origin.port)
+        except (OSError, UnicodeError):  # a name, or what cannot even be one: say so alike
+            self._resolver = _Resolver(self.origin.host, self.origin.port)
+            self.loop.watch(self, self._resolver.fileno(), READ)
+            return []
+        return self._begin(found, self.loop.clock())
 
     def _on_resolved(self, now: float) -> list[Value]:
         resolver = self._resolver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -567,6 +568,61 @@ def test_a_dial_closed_while_it_connects_leaves_nothing_open(loop, listener):
 
     assert sorted(os.listdir("/dev/fd")) == before
     assert loop.turn(loop.clock()) == []
+
+
+# -- what the system says at once --------------------------------------------------------------
+
+
+def saying(number: int, begins: bool) -> Callable[..., int]:
+    """A connect_ex that says so, having begun or not."""
+    system = socket.socket.connect_ex
+
+    def connect_ex(sock: socket.socket, address: Any) -> int:
+        if begins:
+            system(sock, address)
+        return number
+
+    return connect_ex
+
+
+def test_an_interrupted_connect_is_under_way(loop, listener, monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect_ex", saying(errno.EINTR, begins=True))
+
+    reach(loop, Origin("http", LOCALHOST, listener.getsockname()[1])).close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it is the word for being under way")
+def test_a_connect_for_which_the_system_has_no_room_fails_at_once(loop, listener, monkeypatch):
+    """There is nothing to wait for: the selector would call it writable for ever."""
+    monkeypatch.setattr(socket.socket, "connect_ex", saying(errno.EAGAIN, begins=False))
+    origin = Origin("http", LOCALHOST, listener.getsockname()[1])
+
+    assert str(fault(loop, origin)) == (
+        f"cannot connect to {origin}, connecting to 127.0.0.1:{origin.port}:"
+        f" {os.strerror(errno.EAGAIN).lower()}"
+    )
+
+
+@pytest.mark.parametrize("call", ["connect_ex", "getsockopt"])
+def test_a_dial_that_is_interrupted_ends_and_says_so(loop, listener, monkeypatch, call):
+    """Whoever waits for it would otherwise wait until his patience ends."""
+
+    def interrupted(*_: object) -> Any:
+        raise KeyboardInterrupt
+
+    before = sorted(os.listdir("/dev/fd"))
+    origin = Origin("http", LOCALHOST, listener.getsockname()[1])
+    dial = Dial(loop, origin, None)
+    with monkeypatch.context() as patched:
+        patched.setattr(socket.socket, call, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            outcome(loop, dial)
+    [(source, event)] = loop.turn()
+
+    assert isinstance(event, DialFailed)
+    assert (source, str(event.error)) == (dial, f"cannot connect to {origin}: interrupted here")
+    assert sorted(os.listdir("/dev/fd")) == before
+    assert (loop._masks, loop.next_deadline()) == ({}, None)
 
 
 # -- UNIX sockets ------------------------------------------------------------------------------
