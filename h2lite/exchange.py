@@ -236,8 +236,9 @@ class Exchange(Source):
 
         Whatever the user's code raises is reported and noted in `failed`.
         """
+        closes = self.over
         try:
-            if self.over:
+            if closes:
                 self.body_closed = True
                 close_body(self.reply)
             elif self.reply is None:
@@ -246,7 +247,7 @@ class Exchange(Source):
                 self.piece = next_piece(self.reply.body)
         except Exception:  # noqa: BLE001  the user's fault is reported, and costs one stream
             self.failed = True
-            if not self.over:  # a reader of content that was given up is at no fault
+            if closes or not self.over:  # a reader of content that was given up is at no fault
                 sys.excepthook(*sys.exc_info())
 
     def _ask(self, handler: Callable[[Request], Reply]) -> None:

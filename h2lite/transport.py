@@ -321,7 +321,7 @@ class TLSTransport(Transport):
     protocol   what was chosen of them, once the handshake is done
     """
 
-    __slots__ = ("_ssl_errors", "_ssl_ends", "_committed", "_cut_off", "_alpn", "_ssl")
+    __slots__ = ("_not_yet", "_ssl_ends", "_committed", "_cut_off", "_alpn", "_ssl")
 
     def __init__(
         self,
@@ -335,7 +335,13 @@ class TLSTransport(Transport):
         import ssl
 
         # Bound once: an import statement in recv cost a sixth of a microsecond each time.
-        self._ssl_errors = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+        # In OpenSSL's words and in the system's: nothing can be done yet.
+        self._not_yet = (
+            ssl.SSLWantReadError,
+            ssl.SSLWantWriteError,
+            BlockingIOError,
+            InterruptedError,
+        )
         self._ssl_ends = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
         self._committed = b""
         self._cut_off = False
@@ -369,12 +375,11 @@ class TLSTransport(Transport):
         """
         import ssl
 
-        want_read, want_write = self._ssl_errors
         try:
             self._ssl.do_handshake()
-        except want_read:
+        except ssl.SSLWantReadError:
             return selectors.EVENT_READ
-        except want_write:
+        except ssl.SSLWantWriteError:
             return selectors.EVENT_WRITE
         except ssl.SSLCertVerificationError as error:
             raise TLSError(f"certificate not accepted: {error.verify_message}") from error
@@ -412,7 +417,7 @@ class TLSTransport(Transport):
     def recv(self) -> bytes | None:
         try:
             data = self._ssl.recv(RECV_OCTETS)
-        except self._ssl_errors:
+        except self._not_yet:
             return None
         except self._ssl_ends:
             self._cut_off = True
@@ -437,7 +442,7 @@ class TLSTransport(Transport):
             record = data[taken : taken + TLS_SEND_OCTETS]
             try:
                 taken += self._ssl.send(record)
-            except self._ssl_errors:
+            except self._not_yet:
                 # OpenSSL has encrypted this record and will send it and no other: another
                 # buffer offered in its place would be lost without a word.
                 self._committed = record
@@ -463,7 +468,7 @@ class TLSTransport(Transport):
         while self._committed:
             try:
                 self._committed = self._committed[self._ssl.send(self._committed) :]
-            except self._ssl_errors:
+            except self._not_yet:
                 return False
         return True
 
