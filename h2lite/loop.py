@@ -345,13 +345,6 @@ class Link(Source):
             return
         try:
             self._send(now)
-        except OSError as error:
-            # The peer takes nothing more, but what it said before can still be read; the end
-            # of the connection comes by the next recv.
-            self._muted = True
-            if isinstance(error, (ConnectionResetError, TimeoutError)):
-                # The system says so once: recv is told no more than that nothing comes.
-                self._broken = (error.strerror or str(error), _cause(error))
         except BaseException:
             self._interrupted()
             raise
@@ -363,15 +356,24 @@ class Link(Source):
 
     def _send(self, now: float) -> None:
         transport = self.transport
-        if transport.committed:
-            if not transport.push():
-                self._blocked = True
-                return
-            self.took = True
+        try:
+            if transport.committed:
+                if not transport.push():
+                    self._blocked = True
+                    return
+                self.took = True
+        except OSError as error:
+            self._mute(error)
+            return
+        # Not among what a socket's errors are caught of: encoding may fail by one of its own.
         data = self.connection.data_to_send(now)
         if not data:
             return
-        taken = transport.send(data)
+        try:
+            taken = transport.send(data)
+        except OSError as error:
+            self._mute(error)
+            return
         self.took = self.took or taken > 0
         self.taken_octets += taken
         if taken < len(data):
@@ -380,6 +382,16 @@ class Link(Source):
             self._blocked = True
         elif self.connection.has_output:
             self.loop.touch(self)
+
+    def _mute(self, error: OSError) -> None:
+        """The peer takes nothing more, but what it said before can still be read.
+
+        The end of the connection comes by the next recv.
+        """
+        self._muted = True
+        if isinstance(error, (ConnectionResetError, TimeoutError)):
+            # The system says so once: recv is told no more than that nothing comes.
+            self._broken = (error.strerror or str(error), _cause(error))
 
     def finish(self) -> None:
         """Send what is queued, a GOAWAY say, then close once the peer has had time to read it.

@@ -459,6 +459,21 @@ def test_a_failing_socket_tells_why_the_connection_ended(link_ends, monkeypatch,
     assert link_ends.turn() == [ConnectionEnded(error.strerror, cause)]
 
 
+def test_an_error_of_encoding_is_not_taken_for_the_sockets(link_ends, monkeypatch):
+    """Without descriptors not even a module can be loaded; nothing would come by the next recv."""
+    link_ends.exchange()
+
+    def failing(connection: Connection, now: float) -> bytes:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Connection, "data_to_send", failing)
+    link_ends.loop.touch(link_ends.link)
+    with pytest.raises(OSError, match="open files"):
+        link_ends.loop.flush()
+
+    assert link_ends.turn() == [ConnectionEnded("interrupted here", "local")]
+
+
 @pytest.mark.parametrize("spoke", [False, True], ids=["silent", "spoke"])
 def test_a_reset_that_a_send_was_told_of_is_no_end_of_the_stream(loop, spoke):
     """The system says it once, and then only that nothing more comes."""
