@@ -15,7 +15,7 @@ from .call import Call
 from .dial import Dial
 from .engine import Engine, Watcher
 from .environment import check_proxy, read_environment
-from .errors import H2liteError, ResponseTooLarge, UsageError
+from .errors import ConnectError, H2liteError, ResponseTooLarge, UsageError
 from .fields import octet_pairs
 from .health import STATE_NAMES, HealthPolicy
 from .limits import DEFAULT_LIMITS, Limits
@@ -596,8 +596,9 @@ class ConnectionPool:
     tap                           called with (received, octets) for all that crosses, under TLS
                                   decrypted
 
-    Raises UsageError for arguments that cannot be, or do not go together.  All methods may be
-    called from any thread.  Use it as a context manager, or close it.
+    Raises UsageError for arguments that cannot be, or do not go together, ConnectError where the
+    system has no descriptor left.  All methods may be called from any thread.  Use it as a context
+    manager, or close it.
     """
 
     def __init__(
@@ -661,7 +662,7 @@ class ConnectionPool:
             limits=limits,
         )
         self._engine = Engine(
-            Loop(clock),
+            _loop(clock),
             self._pool,
             _weakly(self, "_dial"),
             background=background,
@@ -768,8 +769,8 @@ class ConnectionPool:
         engine = self._engine
         with engine.lock:
             engine.check_open()
-            member = self._pool.reach(origin, engine.loop.clock())
             engine.start()
+            member = self._pool.reach(origin, engine.loop.clock())
             engine.settle()
         engine.wait(lambda: member.is_up or member.error is not None, member)
         if not member.is_up:
@@ -951,13 +952,13 @@ class ConnectionPool:
         engine.look()
         with engine.lock:
             engine.check_open()
+            engine.start()
             if exchange.source is not None or isinstance(exchange, _Submitted):
                 engine.watchers[exchange.call] = exchange
                 if exchange.source is not None and isinstance(exchange, _Submitted):
                     engine.fed[exchange] = None
             try:
                 self._pool.request(exchange.call, engine.loop.clock())
-                engine.start()
                 engine.settle()
             except BaseException:
                 if exchange.call.number:  # it was taken, and nobody waits for it any more
@@ -1167,6 +1168,13 @@ def _protocols(http2: bool | None) -> list[str]:
             return ["h2"]
         raise
     return ["http/1.1"] if http2 is False else ["h2", "http/1.1"]
+
+
+def _loop(clock: Callable[[], float]) -> Loop:
+    try:
+        return Loop(clock)
+    except OSError as error:
+        raise ConnectError(f"cannot watch connections: {error.strerror or error}") from error
 
 
 def _uniform() -> Callable[[], float]:

@@ -17,7 +17,7 @@ from collections import deque
 from threading import get_ident
 
 from .drive import Driver
-from .errors import UsageError
+from .errors import ConnectError, UsageError
 from .orders import Deliver, Rewind, StateChanged
 
 TYPE_CHECKING = False
@@ -178,7 +178,7 @@ class Engine:
             if self.is_embedded:
                 self.loop.wake()  # whoever watches the descriptor looks at the deadlines then
             return
-        self.loop.open_waker()
+        self._open_waker()
         now = self.loop.clock()
         patience = self._patience(self.loop.patience(None, now))
         sooner = patience is not None and (self._due is None or now + patience < self._due)
@@ -196,13 +196,21 @@ class Engine:
         self.turn(self.loop.clock())
 
     def start(self) -> None:
-        """Have the background thread run, where there is to be one; under the lock."""
+        """Have the background thread run, where there is to be one; under the lock.
+
+        Raises ConnectError where the system has no room for it.
+        """
         if self._background and self._thread is None:
-            self.loop.open_waker()
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._serve, name="h2lite checks connections", daemon=True
             )
-            self._thread.start()
+            try:
+                self.loop.open_waker()
+                thread.start()
+            except (OSError, RuntimeError) as error:  # no descriptor, or no thread, is left
+                reason = getattr(error, "strerror", None) or error
+                raise ConnectError(f"no thread to check connections: {reason}") from error
+            self._thread = thread
 
     def wait(
         self,
@@ -337,7 +345,7 @@ class Engine:
         me = get_ident()
         with self._lock:
             self._call_all()
-            self.loop.open_waker()
+            self._open_waker()
             self.loop.wake()
         while not self._closed:
             self.wait(lambda: self._driving in (None, me), self)
@@ -416,9 +424,16 @@ class Engine:
     def _park(self, place: _Place) -> None:
         """Wait for one's turn; under the lock."""
         self._waiting[place] = None
-        self.loop.open_waker()
+        self._open_waker()
         if self._thread is not None and self._driving == self._thread.ident:
             self.loop.wake()  # it drives only while nobody else would
+
+    def _open_waker(self) -> None:
+        """Have whoever drives be woken; where no descriptor is left, it looks again by itself."""
+        try:
+            self.loop.open_waker()
+        except OSError:
+            return
 
     def _stand(self, place: _Place, deadline: float | None) -> None:
         """Wait until called, or until `deadline`; without the lock."""

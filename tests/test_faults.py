@@ -160,6 +160,8 @@ class Scene:
         self._server = server
         self._other = other
         self._cafile = cafile
+        # Not before each run: the server may be late to accept a connection of the last one.
+        self._before = descriptors(), threads()
         self.url = server.url
         self.said: list[BaseException | None] = []
 
@@ -168,19 +170,19 @@ class Scene:
         """A pool; nothing of it is left when the block has ended, and the others go on."""
         clock = Clock()
         options.setdefault("background", False)
-        with at_rest():
-            pool = ConnectionPool(health=QUIET, clock=clock, cafile=self._cafile, **options)
-            pool._engine.loop.select = lambda patience: clock.select(  # type: ignore[method-assign]
-                pool._engine.loop, patience
-            )
-            self._clock = clock
-            try:
-                yield pool
-            finally:
-                with contextlib.suppress(KeyboardInterrupt, LookupError):
-                    pool.close()
+        pool = ConnectionPool(health=QUIET, clock=clock, cafile=self._cafile, **options)
+        pool._engine.loop.select = lambda patience: clock.select(  # type: ignore[method-assign]
+            pool._engine.loop, patience
+        )
+        self._clock = clock
+        try:
+            yield pool
+        finally:
+            with contextlib.suppress(KeyboardInterrupt, LookupError):
                 pool.close()
-            until(lambda: is_idle(self._server, others=1))
+            pool.close()
+        until(lambda: is_idle(self._server, others=1))
+        until(lambda: (descriptors(), threads()) == self._before)
         assert_nothing_is_left(pool)
 
     def run(self, pool: ConnectionPool, errors: tuple[type[BaseException], ...]) -> None:
@@ -336,6 +338,57 @@ def test_everything_goes_one_octet_at_a_time(secure, sides, files, monkeypatch):
         with this.pooled() as pool:
             this.run(pool, ())
         assert max(longest) == 1
+
+
+# -- nothing is left of descriptors and threads ------------------------------------------------
+
+
+def none_left(*arguments: object, **options: object) -> Any:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def no_thread(*arguments: object) -> Any:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("way", ["get", "submit", "connect"])
+@pytest.mark.parametrize(
+    ("what", "failing_call"),
+    [("h2lite.loop.socket.socketpair", none_left), ("threading.Thread.start", no_thread)],
+    ids=["a descriptor", "a thread"],
+)
+def test_without_room_for_its_thread_a_pool_says_so_and_has_one_later(
+    way, what, failing_call, files, monkeypatch
+):
+    def ask(pool: ConnectionPool) -> None:
+        if way == "get":
+            pool.get(this.url)
+        elif way == "submit":
+            pool.submit("GET", this.url).result(PATIENCE_S)
+        else:
+            pool.connect(this.url)
+
+    with scene(False, files) as this, this.pooled(background=True) as pool:
+        with monkeypatch.context() as patched:
+            patched.setattr(what, failing_call)
+            with pytest.raises(h2lite.ConnectError, match="no thread to check connections: "):
+                ask(pool)
+        assert (pool.connections, pool._engine.watchers) == ([], {})
+        ask(pool)
+        assert threads() == {"h2lite checks connections"}
+
+
+def test_a_pool_closes_though_no_descriptor_is_left(files, monkeypatch):
+    with scene(False, files) as this:
+        monkeypatch.setattr("h2lite.loop.socket.socketpair", none_left)
+        with this.pooled() as pool:
+            this.run(pool, ())
+
+
+def test_a_pool_for_which_no_descriptor_is_left_is_a_connect_error(monkeypatch):
+    monkeypatch.setattr("h2lite.loop.selectors.DefaultSelector", none_left)
+    with pytest.raises(h2lite.ConnectError, match="cannot watch connections: "):
+        connect("http://127.0.0.1:1")
 
 
 # -- Ctrl-C ------------------------------------------------------------------------------------
