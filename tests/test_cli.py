@@ -350,11 +350,11 @@ def test_a_reset_response_is_exit_code_5(capsys):
 
 
 def trace(*crossed: tuple[bool, bytes]) -> list[str]:
-    out = io.StringIO()
-    tap = FrameTrace(out)
+    lines: list[str] = []
+    tap = FrameTrace(lines.append)
     for received, octets in crossed:
         tap(received, octets)
-    return out.getvalue().splitlines()
+    return lines
 
 
 def test_secrets_are_not_shown():

@@ -22,9 +22,10 @@ from ..errors import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import NoReturn, TextIO
 
 _FULL = (errno.ENOSPC, errno.EIO, errno.EFBIG)  # what a disk says that takes no more
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE)  # not even a module of ours can be read then
 
 DONE, LOSS, USAGE, NO_CONNECTION, NO_HTTP2, HTTP2_ERROR, OUT_OF_TIME = range(7)
 
@@ -45,25 +46,47 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()  # here its fault can still be told
         return code
     except H2liteError as error:
-        print(f"h2lite: {describe(error)}", file=sys.stderr)
+        complain(f"h2lite: {describe(error)}")
         return exit_code(error)
     except KeyboardInterrupt:
         return 130  # as a shell reports a command ended by Ctrl-C
     except BrokenPipeError:
-        drop_output()  # whoever read it has gone
+        drop(sys.stdout)  # whoever read it has gone
         return DONE
     except OSError as error:
+        if error.errno in _EXHAUSTED:
+            complain(f"h2lite: {error.strerror}")
+            return NO_CONNECTION
         # What a command opens by name it answers for itself; this is our own output.
         if error.errno not in _FULL or error.filename is not None:
             raise
-        drop_output()
-        print(f"h2lite: cannot write to stdout: {error.strerror}", file=sys.stderr)
+        drop(sys.stdout)
+        complain(f"h2lite: cannot write to stdout: {error.strerror}")
         return USAGE
 
 
-def drop_output() -> None:
+def check_output() -> None:
+    """Raise UsageError where there is no stdout for what a command has to say."""
+    if sys.stdout is None:
+        raise UsageError("cannot write to stdout: it is closed")
+
+
+def complain(line: str, end: str = "\n") -> None:
+    """Say a line on stderr; where nobody takes it, the exit code has to do."""
+    if sys.stderr is None:
+        return  # print would take stdout in its place
+    try:
+        print(line, end=end, file=sys.stderr, flush=True)
+    except H2liteError:  # the alarm of `get` is an OSError too
+        raise
+    except OSError:
+        drop(sys.stderr)
+
+
+def drop(stream: TextIO | None) -> None:
     """Nobody takes our output any more; what is still buffered must have somewhere to go."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if stream is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def exit_code(error: H2liteError) -> int:

@@ -18,7 +18,7 @@ from ..http1 import check_http1
 from ..loop import monotonic
 from ..relay import Relay
 from ..server import Server
-from . import DONE, LOSS, blackhole
+from . import DONE, LOSS, blackhole, check_output
 from .doctor import describe_seconds, kernel
 from .lanes import BEAT_S, BEAT_TIMEOUT_S, Lane, Record, measure
 from .timeline import make_timeline, table
@@ -72,8 +72,7 @@ CAUSES = {
 
 def run(options: argparse.Namespace) -> int:
     """Play it, then say what was measured; LOSS when that is not what the text promises."""
-    if sys.stdout is None:
-        raise UsageError("cannot write to stdout: it is closed")
+    check_output()
     if options.blackhole and options.outside is None:
         blackhole.enter(_arguments(options))
     records = [Record(name, _missing(http2)) for name, _, http2 in LANES]

@@ -19,7 +19,7 @@ from ..health import HealthPolicy
 from ..loop import BOOTTIME
 from ..origin import DEFAULT_PORTS, Origin
 from ..transport import SocketOptions
-from . import DONE, LOSS
+from . import DONE, LOSS, check_output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ RETRIES_MAX = 255  # as the kernel bounds them
 
 def run(options: argparse.Namespace) -> int:
     """Print the page, or the same as JSON; LOSS when there is something to mend."""
+    check_output()
     report = examine(os.environ)
     if options.json:
         print(json.dumps(report))

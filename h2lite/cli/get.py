@@ -22,7 +22,7 @@ from ..errors import (
 )
 from ..limits import limits_from
 from ..origin import parse_url
-from . import DONE, describe_size, drop_output, printable
+from . import DONE, check_output, complain, describe_size, drop, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ def run(options: argparse.Namespace) -> int:
     if options.verbose:
         from .trace import FrameTrace
 
-        tap = FrameTrace(sys.stderr)
+        tap = FrameTrace(complain)
     try:
         with _Alarm(options.max_time), _Ask(options) as ask:
             _fetch(options, ask, tap, deadline)
     except (ConnectTimeout, PoolTimeout, ReadTimeout, WriteTimeout) as error:
         if isinstance(error, _Rung):
             # Somebody does not take our output: what is still buffered must not wait for him.
-            drop_output()
+            drop(sys.stdout)
         if deadline is not None and time.monotonic() >= deadline:
             text = f"{options.url} not fetched within {options.max_time:g} s: {error}"
             raise ReadTimeout(text) from error
@@ -122,8 +122,8 @@ def _fetch(
         timeout = None if deadline is None else max(1e-6, deadline - time.monotonic())
         if options.output == "-":  # as curl has it: stdout
             options.output = None
-        if options.output is None and sys.stdout is None:
-            raise UsageError("cannot write to stdout: it is closed")
+        if options.output is None:
+            check_output()
         to_terminal = options.output is None and sys.stdout.isatty()
         with _Progress(shown=not options.verbose and not to_terminal) as progress:
             _exchange(connection, options, ask, timeout, progress)
@@ -237,7 +237,7 @@ def _write_out(pieces: Iterator[bytes]) -> None:
         raise
     except OSError as error:
         # What is still buffered must have somewhere to go, or the interpreter fails at its end.
-        drop_output()
+        drop(sys.stdout)
         raise UsageError(f"cannot write to stdout: {error.strerror or error}") from error
 
 
@@ -289,7 +289,7 @@ class _Progress:
         if self._shown and now >= self._next:
             self._next = now + PROGRESS_EVERY_S
             self._printed = True
-            print("\r" + self._line(now) + "\x1b[K", end="", file=sys.stderr, flush=True)
+            complain("\r" + self._line(now) + "\x1b[K", end="")
 
     def _line(self, now: float) -> str:
         parts = []
@@ -306,7 +306,7 @@ class _Progress:
 
     def __exit__(self, *_: object) -> None:
         if self._printed:
-            print("\r" + self._line(time.monotonic()) + "\x1b[K", file=sys.stderr, flush=True)
+            complain("\r" + self._line(time.monotonic()) + "\x1b[K")
 
 
 # -- the end of all patience -------------------------------------------------------------------

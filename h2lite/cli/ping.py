@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 
 from ..client import PooledConnection, connect
 from ..errors import ConnectionLost, H2liteError, PingTimeout, RemoteProtocolError
 from ..health import HealthPolicy
-from . import DONE, LOSS, describe, exit_code
+from . import DONE, LOSS, check_output, complain, describe, exit_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Ping until the count is reached, the connection is lost or Ctrl-C; then sum up."""
+    check_output()
     with connect(
         options.url,
         health=HealthPolicy(ping_after_idle=0),  # only the PINGs that were asked for
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
             fault = error
         report.end(tally, time.monotonic() - began)
     if fault is not None:
-        print(f"h2lite: {describe(fault)}", file=sys.stderr)
+        complain(f"h2lite: {describe(fault)}")
         return _code_of_loss(fault)
     return DONE if tally.acked == tally.sent else LOSS
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import sys
 import tempfile
 
 from ..errors import ConnectError, UsageError
 from ..limits import limits_from
 from ..server import Server
 from ..transport import server_context
-from . import DONE, printable
+from . import DONE, complain, printable
 from .count import FrameCounts
 from .routes import Routes
 
@@ -30,8 +30,8 @@ def run(options: argparse.Namespace) -> int:
     routes = Routes(options.folder, counts)
     # Until the server can end itself, SIGTERM ends this as Ctrl-C does: the folder is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="h2lite-") as folder:
-        context, advice = _context(options, folder)
+    with contextlib.ExitStack() as leaving:
+        context, advice = _context(options, leaving)
         routes.server = server = _listen(routes, counts, options, context)
         graces = [0.0, options.grace]
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -70,18 +70,22 @@ def _listen(
 
 
 def _context(
-    options: argparse.Namespace, folder: str
+    options: argparse.Namespace, leaving: contextlib.ExitStack
 ) -> tuple[ssl.SSLContext | None, str]:
-    """The TLS context asked for, and how to trust it."""
+    """The TLS context asked for, and how to trust it; what is left by `leaving` was made for it."""
     if options.cert:
         return server_context(options.cert, options.key), ""
     if not options.tls:
         return None, ""
     from ..certs import make_certificate
 
-    files = make_certificate(folder)
+    try:
+        folder = leaving.enter_context(tempfile.TemporaryDirectory(prefix="h2lite-"))
+        files = make_certificate(folder)
+    except OSError as error:
+        raise UsageError(f"cannot write a certificate: {error.strerror or error}") from error
     return server_context(files.certfile, files.keyfile), f"; to trust it: --cacert {files.cafile}"
 
 
 def _log(line: str) -> None:
-    print(printable(line), file=sys.stderr, flush=True)
+    complain(printable(line))

@@ -17,7 +17,7 @@ from . import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TextIO
+    from collections.abc import Callable
 
     from ..frames import Frame
 
@@ -31,10 +31,10 @@ _SECRET = frozenset((b"authorization", b"proxy-authorization", b"cookie", b"set-
 class FrameTrace:
     """A tap (see transport.py) of a client that prints frames.
 
-    out   where the lines go; "<" what the server sent, ">" what we sent
+    out   called with each line; "<" what the server sent, ">" what we sent
     """
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: Callable[[str], object]) -> None:
         self._received: _Direction | _Heads = _Direction(out, "<", from_client=False)
         self._sent: _Direction | _Heads = _Direction(out, ">", from_client=True)
         self._out = out
@@ -55,7 +55,7 @@ def _is_preface(octets: bytes) -> bool:
 class _Heads:
     """One way of HTTP/1.1: heads line by line, content by its octets."""
 
-    def __init__(self, out: TextIO, sign: str) -> None:
+    def __init__(self, out: Callable[[str], object], sign: str) -> None:
         self._out = out
         self._sign = sign
         self._head = b""
@@ -85,11 +85,11 @@ class _Heads:
             self._say(f"({len(octets)} octets of content)")
 
     def _say(self, text: str) -> None:
-        print(self._sign, printable(text), file=self._out)
+        self._out(f"{self._sign} {printable(text)}")
 
 
 class _Direction:
-    def __init__(self, out: TextIO, sign: str, from_client: bool) -> None:
+    def __init__(self, out: Callable[[str], object], sign: str, from_client: bool) -> None:
         self._out = out
         self._sign = sign
         self._framer = Framer(MAX_MAX_FRAME_SIZE, from_client)
@@ -129,4 +129,4 @@ class _Direction:
                 self._say(f"    {name.decode('latin-1')}: {shown}")
 
     def _say(self, text: str) -> None:
-        print(self._sign, printable(text), file=self._out)
+        self._out(f"{self._sign} {printable(text)}")
