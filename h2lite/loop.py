@@ -384,10 +384,8 @@ class Link(Source):
             self.loop.touch(self)
 
     def _mute(self, error: OSError) -> None:
-        """The peer takes nothing more, but what it said before can still be read.
-
-        The end of the connection comes by the next recv.
-        """
+        # The peer takes nothing more, but what it said before can still be read; the end
+        # of the connection comes by the next recv.
         self._muted = True
         if isinstance(error, (ConnectionResetError, TimeoutError)):
             # The system says so once: recv is told no more than that nothing comes.
