@@ -250,7 +250,8 @@ class Driver:
             events = dial.start()
         except (UsageError, OSError, RuntimeError) as error:  # no descriptor, or no thread, is left
             self._forget_dial(member)
-            failed = ConnectError(str(error))
+            reason = getattr(error, "strerror", None) or error
+            failed = ConnectError(f"cannot connect to {member.origin}: {reason}")
             failed.__cause__ = error
             self.pool.dial_failed(member, failed, self.loop.clock())
             return

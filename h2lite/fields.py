@@ -43,6 +43,11 @@ _REQUEST_PSEUDO = frozenset((b":method", b":scheme", b":authority", b":path"))
 _RESPONSE_PSEUDO = frozenset((b":status",))
 
 
+def load_hpack() -> None:
+    """Load hpack now: a server that has run out of descriptors could not do it later."""
+    import hpack  # noqa: F401
+
+
 class FieldEncoder:
     """Field sections to field blocks; one per connection, since its table has a history."""
 

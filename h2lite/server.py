@@ -18,7 +18,7 @@ from .body import BODY_QUEUED_OCTETS, BODY_RETRY_S
 from .connection import Connection
 from .errors import ErrorCode, UsageError
 from .exchange import Content, Due, Exchange, Reply, Request, response_fields
-from .fields import octet_pairs, section_size, text_pairs
+from .fields import load_hpack, octet_pairs, section_size, text_pairs
 from .limits import DEFAULT_LIMITS, Limits
 from .loop import Link, Loop, Source, monotonic
 from .stream import CLOSED, HALF_CLOSED_LOCAL, OPEN
@@ -159,6 +159,27 @@ class _Workers:
             thread.join(max(0.0, deadline - monotonic()))
 
 
+class _Tapped:
+    """A user's tap, made when there is something to tell; if it raises, it is told no more."""
+
+    __slots__ = ("_make", "_tap")
+
+    def __init__(self, make: Callable[[], Tap]) -> None:
+        self._make: Callable[[], Tap] | None = make
+        self._tap: Tap | None = None
+
+    def __call__(self, received: bool, octets: bytes) -> None:
+        try:
+            if self._make is not None:
+                make, self._make = self._make, None
+                self._tap = make()
+            if self._tap is not None:
+                self._tap(received, octets)
+        except Exception:  # noqa: BLE001  it ends neither its connection nor the others
+            self._tap = None
+            sys.excepthook(*sys.exc_info())
+
+
 class Server:
     """Listens from the moment it is made; `serve_forever` runs it.
 
@@ -174,7 +195,8 @@ class Server:
                               may connect is then what the umask leaves of the file's mode
     log       called with one line a request and one a failed handshake; None: nobody asks
     clock     seconds as a float, monotonic
-    tap       makes for each connection what is called with all octets that cross it
+    tap       makes for each connection what is called with all octets that cross it; one that
+              raises is reported, and told no more
 
     Raises UsageError for threads or an address that cannot be, OSError for one that cannot be had.
     """
@@ -197,6 +219,7 @@ class Server:
             raise UsageError(f"{threads} threads, want 0 to {limits.streams}")
         if not 0 <= port <= 65535:
             raise UsageError(f"port {port}, want 0 to 65535")
+        load_hpack()
         self._handler = handler
         self._streamed = streamed
         self.limits = limits
@@ -371,7 +394,7 @@ class Server:
         if many or event.sock.fileno() >= self._descriptors_max:
             event.sock.close()
             return
-        tap = None if self._tap is None else self._tap()
+        tap = None if self._tap is None else _Tapped(self._tap)
         try:
             # Who has gone again already is found out here: ssl cannot wrap such a socket.
             event.sock.getpeername()

@@ -267,7 +267,7 @@ class Transport:
         except (BlockingIOError, InterruptedError):
             return None
         if self.tap is not None:
-            self.tap(True, data)
+            self._tell(self.tap, True, data)
         return data
 
     def pending(self) -> int:
@@ -281,7 +281,7 @@ class Transport:
         except (BlockingIOError, InterruptedError):
             return 0
         if self.tap is not None:
-            self.tap(False, data[:taken])
+            self._tell(self.tap, False, data[:taken])
         return taken
 
     def push(self) -> bool:
@@ -312,6 +312,13 @@ class Transport:
 
     def close(self) -> None:
         self.sock.close()
+
+    @staticmethod
+    def _tell(tap: Tap, received: bool, octets: bytes) -> None:
+        try:
+            tap(received, octets)
+        except OSError as error:  # else it would be taken for the socket's failure
+            raise RuntimeError(f"the tap failed: {error}") from error
 
 
 class TLSTransport(Transport):
@@ -428,7 +435,7 @@ class TLSTransport(Transport):
             # Under TLS 1.3 it is only now that a server can refuse our certificate, by an alert.
             raise TLSBroken(error.errno, f"TLS failed: {_ssl_reason(error)}") from error
         if self.tap is not None:
-            self.tap(True, data)
+            self._tell(self.tap, True, data)
         return data
 
     def pending(self) -> int:
@@ -449,7 +456,7 @@ class TLSTransport(Transport):
                 taken += len(record)
                 break
         if self.tap is not None and taken:
-            self.tap(False, data[:taken])
+            self._tell(self.tap, False, data[:taken])
         return taken
 
     def end_sending(self) -> None:

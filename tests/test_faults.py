@@ -536,6 +536,29 @@ def reported(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return told
 
 
+@pytest.mark.parametrize("error", [LookupError, OSError])
+@pytest.mark.parametrize("where", ["factory", "tap"])
+def test_a_tap_of_the_server_that_raises_is_reported_and_told_no_more(reported, where, error):
+    told: list[bytes] = []
+
+    def tap(received: bool, octets: bytes) -> None:
+        told.append(octets)
+        raise error
+
+    def factory() -> Callable[[bool, bytes], None]:
+        if where == "factory":
+            raise error
+        return tap
+
+    with (
+        serving(answer, tap=factory) as server,
+        connect(server.url, health=QUIET, background=False) as connection,
+    ):
+        assert connection.request("GET", "/", retries=0).read() == b"hello\n"
+    assert reported == [error]
+    assert len(told) == (where == "tap")
+
+
 PLACES = ("handler", "body", "close")  # of the user's code that may run in another thread
 
 
