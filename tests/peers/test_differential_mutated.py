@@ -21,7 +21,7 @@ import pytest
 from h2lite import events as ev
 from h2lite.errors import ERROR_NAMES, ErrorCode, UsageError
 from h2lite.events import Event
-from h2lite.frames import FLAG_ACK, FRAME_HEADER, FRAME_HEADER_SIZE
+from h2lite.frames import FLAG_ACK, FLAG_PADDED, FRAME_HEADER, FRAME_HEADER_SIZE
 from h2lite.settings import INITIAL_VALUES, SettingId
 from tests import conversations as cv
 from tests.conversations import Call, Conversation, Raw, User
@@ -422,12 +422,23 @@ RULES = [
         [*ASKING, Raw(cv.WINDOW_UPDATE, 0, 1, cv.u32(0))],
     ),
     Rule(
+        "altsvc",
+        lambda d: of_type(d, 0xA)
+        and accepted(d.ours)
+        and d.theirs.failed in (ErrorCode.FRAME_SIZE_ERROR, ErrorCode.PROTOCOL_ERROR),
+        False,
+        [*HELLO, Raw(0xA, 0, 0, b"\x00")],
+    ),
+    Rule(
         "fault-on-a-closed-stream",
         lambda d: d.frame is not None
         and d.frame.stream_id != 0
-        and of_type(d, cv.WINDOW_UPDATE, cv.PRIORITY)
         and d.ours.what == Outcome().what
-        and d.theirs.failed in (ErrorCode.PROTOCOL_ERROR, ErrorCode.FRAME_SIZE_ERROR),
+        and (
+            failed(d.theirs, ErrorCode.FRAME_SIZE_ERROR)
+            or (of_type(d, cv.WINDOW_UPDATE) and failed(d.theirs, ErrorCode.PROTOCOL_ERROR))
+            or (of_type(d, cv.PRIORITY) and failed(d.theirs, ErrorCode.PROTOCOL_ERROR))
+        ),
         False,
         [*ASKING, Raw(cv.RST_STREAM, 0, 1, cv.u32(8)), Raw(cv.WINDOW_UPDATE, 0, 1, cv.u32(0))],
     ),
@@ -569,6 +580,14 @@ RULES = [
         [*ASKING, Call("reset", 1, ErrorCode.CANCEL), Raw(cv.DATA, 0, 1, b"late")],
     ),
     Rule(
+        "interim-after-reset",
+        lambda d: d.ours.what == Outcome().what
+        and failed(d.theirs, ErrorCode.PROTOCOL_ERROR, "RECV_INFORMATIONAL_HEADERS in state")
+        and was_reset(d),
+        True,
+        [*ASKED, Call("reset", 1, ErrorCode.CANCEL), section(1, (b":status", b"103"), end=False)],
+    ),
+    Rule(
         "passed-over",
         lambda d: failed(d.ours, ErrorCode.PROTOCOL_ERROR, "which was passed over$")
         and reset(d.theirs, ErrorCode.STREAM_CLOSED),
@@ -605,14 +624,6 @@ RULES = [
         [*HELLO, Raw(cv.HEADERS, 0, 1, b""), Raw(cv.PING, 0, 0, b"")],
     ),
     Rule(
-        "altsvc",
-        lambda d: of_type(d, 0xA)
-        and accepted(d.ours)
-        and d.theirs.failed in (ErrorCode.FRAME_SIZE_ERROR, ErrorCode.PROTOCOL_ERROR),
-        False,
-        [*HELLO, Raw(0xA, 0, 0, b"\x00")],
-    ),
-    Rule(
         "stream-window-exceeded",
         lambda d: reset(d.ours, ErrorCode.FLOW_CONTROL_ERROR, "^DATA of")
         and d.theirs.failed == ErrorCode.FLOW_CONTROL_ERROR,
@@ -631,6 +642,22 @@ RULES = [
         [*ASKING, Raw(cv.DATA, 0, 1, b"a"),
          Call("settings", 0, {SettingId.INITIAL_WINDOW_SIZE: 0}), HELLO[1],
          Raw(cv.DATA, 1, 1)],
+    ),
+    Rule(
+        "window-granted-sooner",
+        lambda d: of_type(d, cv.DATA)
+        and accepted(d.ours)
+        and d.theirs.failed == ErrorCode.FLOW_CONTROL_ERROR
+        and d.frame is not None
+        and d.frame.payload != b"",
+        False,
+        [
+            *HELLO,
+            Call("settings", 0, {SettingId.INITIAL_WINDOW_SIZE: 100}),
+            HELLO[1],
+            request(end=False),
+            *[Raw(cv.DATA, FLAG_PADDED, 1, bytes((60,)) + bytes(60))] * 2,
+        ],
     ),
     Rule(
         "frame-size-of-a-stream",
