@@ -643,6 +643,20 @@ def change_a_number(rng: Random, steps: list[Any], frames: list[int]) -> None:
     steps[at] = steps[at]._replace(payload=u32(number & 0xFFFFFFFF) + steps[at].payload[4:])
 
 
+def change_the_padding(rng: Random, steps: list[Any], frames: list[int]) -> None:
+    """A Pad Length about as long as the payload, or nothing but padding."""
+    chosen = [at for at in frames if steps[at].type in (DATA, HEADERS) and steps[at].payload]
+    if not chosen:
+        flip_a_bit(rng, steps, frames)
+        return
+    at = rng.choice(chosen)
+    payload = steps[at].payload
+    pad = min(255, max(0, len(payload) + rng.choice((-2, -1, 0, 1))))
+    steps[at] = steps[at]._replace(
+        flags=steps[at].flags | FLAG_PADDED, payload=bytes((pad,)) + payload[1:]
+    )
+
+
 def insert(rng: Random, steps: list[Any], frames: list[int]) -> None:
     """A frame that nobody asked for, of any type."""
     steps.insert(rng.choice(frames), some_frame(rng))
@@ -659,6 +673,7 @@ MUTATIONS: dict[str, Callable[[Random, list[Any], list[int]], None]] = {
     "lengthen": lengthen,
     "setting": change_a_setting,
     "number": change_a_number,
+    "padding": change_the_padding,
     "insert": insert,
 }
 

@@ -29,7 +29,7 @@ from tests.conversations import Call, Conversation, Raw, User
 from tests.holding import allowance, held
 from tests.pair import GET, OK, POST, TRAILERS, block, drain, parse, pieces
 
-EXAMPLES = int(os.environ.get("H2LITE_EXAMPLES", "50"))
+EXAMPLES = int(os.environ.get("H2LITE_EXAMPLES", "40"))
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 Cut = Callable[[bytes], Iterable[bytes]]
@@ -95,6 +95,10 @@ class Life:
         window = self.core._receive_window
         withheld = self.core._withheld
         assert self.core.closed or window.size + window.owed + withheld == window.limit
+        if not self.core.local_settings.unacked:
+            for stream in self.core.streams.values():
+                window = stream.receive_window
+                assert window.size + window.owed + stream.unread_octets == window.limit
 
     def give(self) -> None:
         self.frames += parse(drain(self.core))
@@ -254,6 +258,53 @@ def test_frames_of_all_types_with_anything_in_them(client, sent):
 def test_frames_whose_length_may_be_a_lie(client, sent):
     octets = b"".join(frame.octets for frame in sent)
     same_in_all_cuts(client, [*beginning(client), octets])
+
+
+@both_roles
+@sized
+@given(
+    type_=st.integers(0, 12),
+    stream_id=stream_ids,
+    size=st.sampled_from([16383, 16384, 16385, 17000, 40_000]),
+    octet=st.sampled_from([0, 1, 0xFF]),
+)
+def test_frames_that_may_be_too_large(client, type_, stream_id, size, octet):
+    """What follows a frame that was passed over is found where that ends."""
+    frame = Raw(type_, 0, stream_id, bytes((octet,)) * size).octets
+    ping = Raw(cv.PING, 0, 0, b"behind..").octets
+
+    life = same_in_all_cuts(client, [*beginning(client), frame + ping])
+
+    heard = ev.PingReceived(b"behind..") in life.events
+    assert heard or life.core.closed
+
+
+@both_roles
+@sized
+@given(seed=seeds)
+def test_a_flood_of_anything_is_bounded(client, seed):
+    """A few frames, again and again on new streams, to a core whose output is not taken."""
+    rng = Random(seed)
+    section = (cv.HEADERS, 5 if rng.random() < 0.7 else 4, block(OK if client else GET))
+    verse = [cv.some_frame(rng) for _ in range(rng.randint(0, 3))]
+    life = Life(client).run(beginning(client)[:1], whole)
+    stream_id = 1
+    for number in range(400):
+        octets = b""
+        if client:
+            life.do(Call("request", stream_id, GET, True))
+            life.give()
+        if rng.random() < 0.95:
+            octets += Raw(section[0], section[1], stream_id, section[2]).octets
+        for frame in verse:
+            same = frame.stream_id == 0
+            octets += frame._replace(stream_id=0 if same else stream_id).octets
+        octets += Raw(cv.RST_STREAM, 0, stream_id, cv.u32(8)).octets
+        life.take(octets, float(number))
+        stream_id += 2
+        if life.core.closed:
+            break
+    life.check_bounds()
 
 
 hpack_octets = st.lists(

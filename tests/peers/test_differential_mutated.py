@@ -580,10 +580,13 @@ RULES = [
         [*ASKING, Call("reset", 1, ErrorCode.CANCEL), Raw(cv.DATA, 0, 1, b"late")],
     ),
     Rule(
-        "interim-after-reset",
-        lambda d: d.ours.what == Outcome().what
-        and failed(d.theirs, ErrorCode.PROTOCOL_ERROR, "RECV_INFORMATIONAL_HEADERS in state")
-        and was_reset(d),
+        "interim-on-a-closed-stream",
+        lambda d: failed(d.theirs, ErrorCode.PROTOCOL_ERROR, "RECV_INFORMATIONAL_HEADERS in state")
+        and (
+            (d.ours.what == Outcome().what and was_reset(d))
+            or d.ours.failed == ErrorCode.STREAM_CLOSED
+            or reset(d.ours, ErrorCode.STREAM_CLOSED)
+        ),
         True,
         [*ASKED, Call("reset", 1, ErrorCode.CANCEL), section(1, (b":status", b"103"), end=False)],
     ),
