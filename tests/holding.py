@@ -1,7 +1,8 @@
 """What a core holds: every octet and every item that can be reached from it, and how much may be.
 
-`held` walks; `allowance` adds up the documented limits.  Code, classes and the constants of HPACK
-are no state, and what the core's own user has given it to send is the user's.
+`held` walks; `allowance` adds up the documented limits, and `overfull` looks at them one by one.
+Code, classes and the constants of HPACK are no state, and what the core's own user has given it to
+send is the user's.
 """
 
 from __future__ import annotations
@@ -86,3 +87,18 @@ def allowance(core: Connection, streams: int, fed: int, queued: int = 0) -> Held
         + streams * ITEMS_OF_STREAM
     )
     return Held(octets, items)
+
+
+def overfull(core: Connection, streams: int) -> list[str]:
+    """The parts of a core that hold more than their own limit says."""
+    parts_and_limits = {
+        "streams": (len(core.streams), streams),
+        "resets": (len(core._resets), connection.RESETS_REMEMBERED_MAX),
+        "skips": (len(core._skips), connection.SKIPS_REMEMBERED_MAX),
+        "pings": (len(core._pings), connection.PINGS_IN_FLIGHT_MAX),
+        "fragments": (len(core._fragments), connection.CONTINUATIONS_MAX + 1),
+        "settings": (core.local_settings.unacked, SETTINGS_UNACKED_MAX),
+        "answers": (len(core._urgent), connection.ANSWERS_QUEUED_MAX + 1),
+        "held": (core._framer.held_octets, core._framer.max_frame_size + 9),
+    }
+    return [name for name, (now, most) in parts_and_limits.items() if now > most]

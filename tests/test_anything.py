@@ -26,7 +26,7 @@ from h2lite.frames import FLAG_PADDED, GoAwayFrame, RstStreamFrame
 from h2lite.settings import SettingId
 from tests import conversations as cv
 from tests.conversations import Call, Conversation, Raw, User
-from tests.holding import allowance, held
+from tests.holding import allowance, held, overfull
 from tests.pair import GET, OK, POST, TRAILERS, block, drain, parse, pieces
 
 EXAMPLES = int(os.environ.get("H2LITE_EXAMPLES", "40"))
@@ -91,6 +91,7 @@ class Life:
         now, most = held(self.core), allowance(self.core, streams, self.fed, self.queued)
         assert now.octets <= most.octets
         assert now.items <= most.items
+        assert overfull(self.core, streams) == []
         # RFC 9113 §6.9: what is neither free nor unread was given back, or soon will be.
         window = self.core._receive_window
         withheld = self.core._withheld

@@ -695,7 +695,8 @@ RULES = [
         "padding-is-all",
         lambda d: of_type(d, cv.HEADERS)
         and d.ours.failed is None
-        and failed(d.theirs, ErrorCode.PROTOCOL_ERROR, "invalid padding"),
+        and failed(d.theirs, ErrorCode.PROTOCOL_ERROR, "invalid padding")
+        and d.octets[FRAME_HEADER_SIZE] < len(d.octets) - FRAME_HEADER_SIZE,
         False,
         [*ASKING, Raw(cv.HEADERS, 0xD, 1, b"\x02\x00\x00")],
     ),
