@@ -703,9 +703,16 @@ RULES = [
     Rule(
         "priority-fields-cut",
         lambda d: failed(d.ours, ErrorCode.FRAME_SIZE_ERROR, "too short for its priority fields")
-        and d.theirs.failed == ErrorCode.PROTOCOL_ERROR,
+        and d.theirs.failed in (None, ErrorCode.PROTOCOL_ERROR),
         False,
         [*HELLO, Raw(cv.HEADERS, 0x2D, 1, b"\x03\x00\x00\x00\x00\x00")],
+    ),
+    Rule(
+        "push-promise-cut",
+        lambda d: failed(d.ours, ErrorCode.FRAME_SIZE_ERROR, "too short for its promised stream")
+        and failed(d.theirs, ErrorCode.PROTOCOL_ERROR),
+        True,
+        [*ASKED, Raw(cv.PUSH_PROMISE, 0xC, 1, b"\x02\x00\x00\x00\x00\x00")],
     ),
 ]
 
