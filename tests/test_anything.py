@@ -110,7 +110,7 @@ class Life:
     def do(self, call: Call) -> None:
         """A call of the user's; only a refusal may come of it."""
         if isinstance(call.value, (bytes, list)):
-            self.queued += len(str(call.value)) + 1000
+            self.queued += len(repr(call.value)) + 1000
         self.requests += call.name == "request"
         try:
             self.user.do(call)
