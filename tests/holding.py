@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from h2lite import connection
 from h2lite.connection import Connection
 from h2lite.fields import HEADER_TABLE_SIZE_MAX
+from h2lite.limits import DEFAULT_LIMITS
 from h2lite.settings import SETTINGS_UNACKED_MAX, SettingId
 
 ANSWER_OCTETS = 17  # a PING ack, the largest of the frames that a peer provokes
@@ -70,15 +71,15 @@ def allowance(core: Connection, streams: int, fed: int, queued: int = 0) -> Held
     """
     largest = core.local_settings.largest
     frame = core._framer.max_frame_size + 9
-    block = (connection.CONTINUATIONS_MAX + 1) * frame
+    block = (DEFAULT_LIMITS.continuations + 1) * frame
     tables = max(4096, largest(SettingId.HEADER_TABLE_SIZE)) + HEADER_TABLE_SIZE_MAX
-    answers = connection.ANSWERS_QUEUED_MAX + connection.PINGS_IN_FLIGHT_MAX
+    answers = DEFAULT_LIMITS.answers_queued + connection.PINGS_IN_FLIGHT_MAX
     goaways = frame + 2 * connection.DEBUG_DATA_OCTETS_MAX
     octets = OWN_OCTETS + frame + block + tables + ANSWER_OCTETS * answers + goaways + fed + queued
     items = (
         OWN_ITEMS
         + frame  # held octet by octet
-        + connection.CONTINUATIONS_MAX
+        + DEFAULT_LIMITS.continuations
         + tables // 32 * 3  # RFC 7541 §4.1: an entry is 32 octets and more; a pair in a row
         + answers
         + connection.RESETS_REMEMBERED_MAX
@@ -96,9 +97,9 @@ def overfull(core: Connection, streams: int) -> list[str]:
         "resets": (len(core._resets), connection.RESETS_REMEMBERED_MAX),
         "skips": (len(core._skips), connection.SKIPS_REMEMBERED_MAX),
         "pings": (len(core._pings), connection.PINGS_IN_FLIGHT_MAX),
-        "fragments": (len(core._fragments), connection.CONTINUATIONS_MAX + 1),
+        "fragments": (len(core._fragments), DEFAULT_LIMITS.continuations + 1),
         "settings": (core.local_settings.unacked, SETTINGS_UNACKED_MAX),
-        "answers": (len(core._urgent), connection.ANSWERS_QUEUED_MAX + 1),
+        "answers": (len(core._urgent), DEFAULT_LIMITS.answers_queued + 1),
         "held": (core._framer.held_octets, core._framer.max_frame_size + 9),
     }
     return [name for name, (now, most) in parts_and_limits.items() if now > most]

@@ -443,13 +443,6 @@ RULES = [
         [*ASKING, Raw(cv.RST_STREAM, 0, 1, cv.u32(8)), Raw(cv.WINDOW_UPDATE, 0, 1, cv.u32(0))],
     ),
     Rule(
-        "self-dependency-late",
-        lambda d: reset(d.ours, ErrorCode.PROTOCOL_ERROR, "depends on itself$")
-        and reset(d.theirs, ErrorCode.STREAM_CLOSED),
-        False,
-        [*HELLO, request(), Raw(cv.HEADERS, 0x25, 1, cv.u32(1) + b"\0\x82")],
-    ),
-    Rule(
         "self-dependency",
         lambda d: reset(d.ours, ErrorCode.PROTOCOL_ERROR, "depends on itself$")
         and failed(d.theirs, ErrorCode.PROTOCOL_ERROR, "depend on itself$"),
@@ -462,19 +455,6 @@ RULES = [
         and d.theirs.failed == ErrorCode.PROTOCOL_ERROR,
         False,
         [*HELLO, Raw(cv.HEADERS, 5, 1, b"\xff")],
-    ),
-    Rule(
-        "table-size-raised-again",
-        lambda d: d.ours.failed is None
-        and failed(d.theirs, ErrorCode.PROTOCOL_ERROR, "Encoder did not shrink table size"),
-        False,
-        [
-            *HELLO,
-            Call("settings", 0, {SettingId.HEADER_TABLE_SIZE: 0}),
-            Raw(cv.SETTINGS, FLAG_ACK, 0),
-            Call("settings", 0, {SettingId.HEADER_TABLE_SIZE: 4096}),
-            request(),
-        ],
     ),
     Rule(
         "table-size-before-the-ack",
@@ -507,12 +487,6 @@ RULES = [
         malformed_there_accepted("value of .* forbidden octet"),
         False,
         [*HELLO, request((b"x", b"\x01"))],
-    ),
-    Rule(
-        "te-in-capitals",
-        malformed_there_accepted("te of"),
-        False,
-        [*HELLO, request((b"te", b"Trailers"))],
     ),
     Rule(
         "request-values",
