@@ -706,7 +706,7 @@ def conversation_of(seed: int, client: bool) -> Conversation:
 
 @pytest.mark.parametrize("role", [CLIENT, SERVER])
 @pytest.mark.parametrize("first", range(0, CONVERSATIONS, BATCH))
-def test_every_disagreement_has_a_name(role, first, record_property):
+def test_every_disagreement_has_a_name(role, first, request):
     unknown = []
     counted: Counter[str] = Counter()
     for seed in range(first, min(first + BATCH, CONVERSATIONS)):
@@ -726,8 +726,7 @@ def test_every_disagreement_has_a_name(role, first, record_property):
             counted[name] += 1
         else:
             unknown.append(f"seed {seed}, {role}, {conversation.mutation}:\n{disagreement}")
-    for key, value in counted.items():
-        record_property(key, value)
+    request.node.user_properties.extend(counted.items())
     assert not unknown, "\n".join(unknown)
 
 
