@@ -878,6 +878,8 @@ class Connection:
         self._credit.pop(stream.stream_id, None)
 
     def _forget_streams_output(self) -> None:
+        for stream in self._round:
+            stream.scheduled = False
         for queue in (self._sections, self._openers, self._round):
             queue.clear()
 

@@ -201,13 +201,13 @@ def test_connect_says_the_port_too(authority):
 
 
 @pytest.mark.rfc("response-status")
-@pytest.mark.parametrize("status", [b"100", b"103", b"200", b"404", b"599"])
+@pytest.mark.parametrize("status", [b"100", b"103", b"200", b"404", b"599", b"600", b"999"])
 def test_a_status_has_three_digits(status):
     assert response_fault([(b":status", status)]) is None
 
 
 @pytest.mark.rfc("response-status")
-@pytest.mark.parametrize("status", [b"", b"20", b"2000", b"099", b"600", b"2e1", b"+20", b"20\xb2"])
+@pytest.mark.parametrize("status", [b"", b"20", b"2000", b"099", b"2e1", b"+20", b"20\xb2"])
 def test_a_status_of_another_form_is_malformed(status):
     assert response_fault([(b":status", status)]) == f":status of {status!r}"
 

@@ -1,7 +1,4 @@
-"""What the search for cases that nobody named has found, each held against h2lite alone.
-
-A finding that is not mended yet is an expected failure; who mends it takes the mark away.
-"""
+"""What the search for cases that nobody named has found, each held against h2lite alone."""
 
 from __future__ import annotations
 
@@ -113,7 +110,6 @@ def test_a_table_reduced_and_raised_again_still_asks_for_the_size_update():
     assert failed.error_code == ErrorCode.COMPRESSION_ERROR
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="the round is emptied, its marks stay")
 def test_a_stream_whose_content_waited_can_be_reset_after_the_connection_was_closed():
     client = begun(client=True)
     stream = client.send_request(POST, False)
