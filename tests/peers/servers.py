@@ -300,11 +300,25 @@ def python(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
     return [sys.executable, script, str(port), str(ground.www), *pair]
 
 
+def hypercorn(ground: Ground, folder: Path, port: int, security: str) -> list[str]:
+    """The server in pure Python to compare with; it speaks HTTP/2 in cleartext, too."""
+    program = command("hypercorn", "hypercorn from PyPI")
+    shutil.copy(Path(__file__).parent / "asgi_site.py", folder)
+    where = ["--insecure-bind" if security == CLEAR else "--bind", f"{HOST}:{port}"]
+    if security == CLEAR:
+        where += ["--bind", f"{HOST}:{free_port()}"]  # it always has one for TLS
+    pair = ["--certfile", ground.files.certfile, "--keyfile", ground.files.keyfile]
+    # No worker processes: one process id to end, and to measure.
+    site = ["env", f"H2LITE_SITE={ground.www}"]
+    return [*site, program, "--workers", "0", *where, *pair, "asgi_site:app"]
+
+
 # gRPC servers: they serve no files, and count the PINGs that their clients send.
 POLICE = ("etcd", "grpcio")
 
 OTHERS: dict[str, Callable[[Ground, Path, int, str], list[str]]] = {
     "etcd": etcd,
     "grpcio": grpcio,
+    "hypercorn": hypercorn,
     "python": python,
 }
