@@ -20,7 +20,7 @@ from ..errors import (
     UsageError,
     WriteTimeout,
 )
-from ..limits import limits_from
+from ..loop import LINGER_S
 from ..origin import parse_url
 from . import DONE, check_output, complain, describe_size, drop, printable
 
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 PROGRESS_AFTER_S = 1.0
 PROGRESS_EVERY_S = 0.2
-ALARM_SLACK_S = 0.2  # for the loop's own deadlines, which know better what they waited for
+# For the loop's own deadlines, which know better what they waited for, and for the pool's end
+# after one of them: it may linger over a connection whose peer does not close it.
+ALARM_SLACK_S = 0.2 + LINGER_S
 
 _FORM = "application/x-www-form-urlencoded"
 _JSON = "application/json"
