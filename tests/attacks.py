@@ -350,7 +350,7 @@ class Attacker:
 
     def _status(self, block: bytes) -> str:
         try:
-            return bytes([*self._decoder.decode(block, raw=True)][0][1]).decode()
+            return bytes(next(iter(self._decoder.decode(block, raw=True)))[1]).decode()
         except Exception:  # noqa: BLE001  the rest of a large section is in CONTINUATION frames
             return "?"
 
@@ -951,6 +951,23 @@ def indexed_work(target: Target) -> Outcome:
         return client.outcome()
 
 
+@attack
+def indexed_crowd(target: Target) -> Outcome:
+    """The same from five connections at the same moment, fifty requests each."""
+    outcome = Outcome()
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Attacker(target)) for _ in range(5)]
+        head = b"".join(literal(*field) for field in request_fields(target))
+        octets = head + b"\xba" * 1000
+        for client in clients:
+            ids = [client.next_id() for _ in range(50)]
+            frames = [HeadersFrame(number, octets, end_stream=True).encode() for number in ids]
+            client.send(b"".join(frames), len(frames))
+        for client in clients:
+            outcome.add(client.outcome())
+    return outcome
+
+
 def _send_block(client: Attacker, block: bytes) -> bool:
     stream_id = client.next_id()
     first, rest = block[:16384], block[16384:]
@@ -1026,16 +1043,20 @@ def header_echo_hoard(target: Target) -> Outcome:
 
 @attack
 def upload_hoard(target: Target) -> Outcome:
-    """Forty requests on one connection with 1 000 000 octets of content each, never ended."""
-    with Attacker(target) as client:
-        ids = [client.begin_post("/headers") for _ in range(40)]
-        piece = bytes(16000)
-        for _ in range(62):
-            for stream_id in ids:
-                if client.is_over:
-                    break
-                client.pour(stream_id, DataFrame(stream_id, piece).encode(), len(piece), 1)
-        return client.outcome()
+    """Eighty requests on two connections with 1 000 000 octets of content each, never ended."""
+    outcome = Outcome()
+    piece = bytes(16000)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Attacker(target)) for _ in range(2)]
+        for client in clients:
+            ids = [client.begin_post("/headers") for _ in range(40)]
+            for _ in range(62):
+                for stream_id in ids:
+                    client.pour(stream_id, DataFrame(stream_id, piece).encode(), len(piece), 1)
+        clients[0].wait(0.5)
+        for client in clients:
+            outcome.add(client.outcome())
+    return outcome
 
 
 def _hoard(target: Target, ask: Callable[[Attacker], object], connections: int = 10) -> Outcome:
@@ -1113,6 +1134,17 @@ def slow_body(target: Target, seconds: float = SECONDS) -> Outcome:
 
 
 @attack
+def slow_body_streamed(target: Target, seconds: float = SECONDS) -> Outcome:
+    """The same to a handler that takes the content as it comes, and answers meanwhile."""
+    with Attacker(target, seconds=seconds) as client:
+        stream_id = client.begin_post("/echo")
+        while not client.is_over and stream_id not in client.done:
+            client.send(DataFrame(stream_id, b"x").encode())
+            client.wait(0.1)
+        return client.outcome()
+
+
+@attack
 def slow_reader(target: Target, seconds: float = SECONDS) -> Outcome:
     """Slow read: the windows are wide open, and the socket is read octet by octet."""
     with Attacker(target, settings=WIDE, reads=False, seconds=seconds) as client:
@@ -1152,6 +1184,17 @@ def zero_window_held(target: Target, seconds: float = SECONDS) -> Outcome:
     with Attacker(target, settings=NO_WINDOW, seconds=seconds) as client:
         client.send(client.get(target.big))
         client.wait_ended()
+        return client.outcome()
+
+
+@attack
+def window_trickle(target: Target, seconds: float = SECONDS) -> Outcome:
+    """The same with a window of one octet now and then, so that it is never quite still."""
+    with Attacker(target, settings=NO_WINDOW, seconds=seconds) as client:
+        client.send(client.get(target.big))
+        while not client.is_over and 1 not in client.done:
+            client.send(WindowUpdateFrame(1, 1).encode())
+            client.wait(0.1)
         return client.outcome()
 
 
