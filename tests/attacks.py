@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 SECONDS = 3.0  # one attack's time, if nobody says otherwise
 HELLO_S = 1.0  # for the server's own SETTINGS
 VERDICT_S = 2.0  # what a server has, after the last octet, to say what it thinks of them
+WORK_S = 8.0  # the same where it has to work off what it was sent
 MANY = 20_000  # frames that an honest client would not send in a second
 BIG = 10_000_000  # octets of an answer that no socket buffer holds
 LARGEST = 2**31 - 1
@@ -410,17 +411,38 @@ class Attacker:
             else:
                 time.sleep(min(0.05, max(0.0, until - time.monotonic())))
 
+    def wait_answered(self) -> None:
+        """Until every stream so far is over."""
+        while not self.is_over and len(self.done) < (self.stream_id + 1) // 2:
+            self.read(0.1)
+
     def wait_ended(self) -> None:
         """Until the server ends the connection or the time is up."""
         self.wait(self.deadline - time.monotonic())
 
-    def outcome(self, ask: bool = True) -> Outcome:
-        """Hear the verdict.  ask: whether a PING may follow what was sent last."""
-        self.deadline = max(self.deadline, time.monotonic() + VERDICT_S)
+    def wait_reset(self, reads: int = 0) -> None:
+        """Until the server resets the connection, though much lies unread; reads: at each look."""
+        self.poll.modify(self.sock, 0)
+        while not self.is_over:
+            if self.poll.poll(50):  # POLLERR or POLLHUP, which are always told
+                self.ending = "reset"
+            elif reads:
+                try:
+                    self.sock.recv(reads)
+                except OSError:
+                    continue
+
+    def outcome(self, ask: bool = True, patience: float = VERDICT_S) -> Outcome:
+        """Hear the verdict.
+
+        ask        whether a PING may follow what was sent last
+        patience   seconds that the server has for it
+        """
+        limit = time.monotonic() + patience
+        self.deadline = max(self.deadline, limit)
         self.reads = True
         if ask:
             self.send(PingFrame(b"verdict?").encode())
-        limit = time.monotonic() + VERDICT_S
         while not self.ending and time.monotonic() < limit:
             if self.acked and not self.said.goaway:
                 break
@@ -737,7 +759,7 @@ def headers_after_reset(target: Target) -> Outcome:
         client.send(HeadersFrame(stream_id, octets).encode())
         client.wait(0.1)
         client.send(HeadersFrame(stream_id, client.block()).encode() * MANY, MANY)
-        return client.outcome()
+        return client.outcome(patience=WORK_S)
 
 
 @attack
@@ -918,7 +940,7 @@ def hpack_bomb_below(target: Target) -> Outcome:
             ]
             if not client.send(b"".join(frames), 50):
                 break
-            client.wait(0.01)
+            client.wait_answered()
         return client.outcome()
 
 
@@ -933,7 +955,7 @@ def huffman_work(target: Target) -> Outcome:
         for _ in range(60):
             if not _send_block(client, head + line):
                 break
-        return client.outcome()
+        return client.outcome(patience=WORK_S)
 
 
 @attack
@@ -948,7 +970,8 @@ def indexed_work(target: Target) -> Outcome:
             ]
             if not client.send(b"".join(frames), len(frames)):
                 break
-        return client.outcome()
+            client.wait_answered()
+        return client.outcome(patience=WORK_S)
 
 
 @attack
@@ -964,7 +987,7 @@ def indexed_crowd(target: Target) -> Outcome:
             frames = [HeadersFrame(number, octets, end_stream=True).encode() for number in ids]
             client.send(b"".join(frames), len(frames))
         for client in clients:
-            outcome.add(client.outcome())
+            outcome.add(client.outcome(patience=WORK_S))
     return outcome
 
 
@@ -988,7 +1011,7 @@ def empty_header_names(target: Target) -> Outcome:
         for _ in range(100):
             if not client.send(HeadersFrame(client.next_id(), octets, end_stream=True).encode()):
                 break
-        return client.outcome()
+        return client.outcome(patience=WORK_S)
 
 
 # -- memory ------------------------------------------------------------------------------------
@@ -1150,15 +1173,7 @@ def slow_reader(target: Target, seconds: float = SECONDS) -> Outcome:
     with Attacker(target, settings=WIDE, reads=False, seconds=seconds) as client:
         client.send(WIDEN)
         client.send(client.get(target.big, 20), 20)
-        while not client.is_over:
-            try:
-                if not client.sock.recv(1):
-                    client.ending = "eof"
-            except BlockingIOError:
-                pass
-            except OSError:
-                client.ending = "reset"
-            time.sleep(0.05)
+        client.wait_reset(reads=1)
         # What was read was not looked at, so frames cannot be told apart any more.
         client.said.endings[client.ending or "open"] += 1
         return client.said
@@ -1170,12 +1185,9 @@ def no_reader(target: Target, seconds: float = SECONDS) -> Outcome:
     with Attacker(target, settings=WIDE, reads=False, seconds=seconds) as client:
         client.send(WIDEN)
         client.send(client.get(target.big, 20), 20)
-        gone = select.POLLHUP | select.POLLERR
-        client.poll.modify(client.sock, 0)
-        while not client.is_over:
-            if any(seen & gone for _, seen in client.poll.poll(50)):
-                client.ending = "reset"
-        return client.outcome(ask=False)
+        client.wait_reset()
+        client.said.endings[client.ending or "open"] += 1
+        return client.said
 
 
 @attack
@@ -1443,6 +1455,13 @@ class Bystander:
     def slowest(self) -> float:
         return max(self.waits, default=0.0)
 
+    def wait(self, answers: int = 1) -> None:
+        """Until so many more answers have come; whatever comes, no longer than for one request."""
+        wanted = len(self.waits) + answers
+        deadline = time.monotonic() + 10.0
+        while len(self.waits) < wanted and time.monotonic() < deadline:
+            time.sleep(0.005)
+
     def mark(self) -> tuple[list[float], list[str]]:
         """The waits and failures so far; both begin anew."""
         waits, self.waits = self.waits, []
@@ -1453,7 +1472,7 @@ class Bystander:
         if self._pool is not None:
             self._ask_on(self._pool)
             return
-        with ConnectionPool(trust_env=False) as pool:
+        with ConnectionPool(trust_env=False, verify=False) as pool:
             self._ask_on(pool)
 
     def _ask_on(self, pool: ConnectionPool) -> None:
@@ -1575,13 +1594,14 @@ def measured(
     name: str, target: Target, pid: int | None, bystander: Bystander
 ) -> Row:
     """One attack, with what it did to memory and to the bystander."""
+    bystander.wait()
     memory = None if pid is None else Memory(pid)
     bystander.mark()
     try:
         outcome = ATTACKS[name](target)
     except OSError as error:
         outcome = Outcome(name, note=f"no connection: {error}")
-    time.sleep(0.1)
+    bystander.wait(2)
     waits, failures = bystander.mark()
     growth = None
     try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import queue
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -152,11 +151,11 @@ def attacked(
     fresh_every: int = 10,
 ) -> Outcome:
     """What the server answers, once all has held that must hold whatever it is."""
-    memory = Memory(server.pid)
     with Bystander(server.url, fresh_every=fresh_every) as bystander:
-        time.sleep(0.1)
+        bystander.wait()
+        memory = Memory(server.pid)
         outcome = attack()
-        time.sleep(0.1)
+        bystander.wait(2)
         slowest, failures, asked = bystander.slowest, bystander.failures, len(bystander.waits)
     growth = memory.growth if server.is_alive else 0
     record("answer", outcome.answer)
@@ -206,7 +205,8 @@ def test_slowness_is_ended_when_its_time_is_over(name, hurried, hurried_tls, rec
 
     outcome = attacked(server, record_property, lambda: ATTACKS[name](target))
 
-    assert outcome.ended, outcome
+    # Where one stream alone was slow, it alone may be ended.
+    assert outcome.ended or outcome.resets or outcome.responses["408"], outcome
     assert outcome.seconds < HURRY[SLOW[name]] + ENDS_S_MAX
 
 
