@@ -1529,15 +1529,16 @@ class Served:
         self.url = url
         self.pid = process.pid
         self.log = log
+        self._seen = 0
 
     @property
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
-    @property
     def faults(self) -> str:
-        """What it has written to stderr that is no line about a connection."""
-        text = self.log.read_text(errors="replace")
+        """The tracebacks that it has written to stderr since this was asked last."""
+        text = self.log.read_text(errors="replace")[self._seen :]
+        self._seen += len(text)
         return text[text.index("Traceback") :] if "Traceback" in text else ""
 
 
@@ -1636,7 +1637,7 @@ def _attack_ours(names: list[str], limits: list[str]) -> None:
         run_table("h2lite serve " + " ".join(limits), target, clear.pid, names)
         for server in (clear, tls):
             state = "alive" if server.is_alive else f"ended with {server.process.returncode}"
-            print(f"\n{server.url}: {state} {server.faults}")
+            print(f"\n{server.url}: {state} {server.faults()}")
 
 
 def _attack_peers(names: list[str], only: list[str]) -> None:
