@@ -1048,20 +1048,42 @@ def zero_window_streams(target: Target) -> Outcome:
 @attack
 def header_echo_hoard(target: Target) -> Outcome:
     """The same with answers that are as large as their requests' expanded field sections."""
+    return _hoard(target, lambda client: _ask_expanded(client, "/headers"))
 
-    def ask(client: Attacker) -> None:
-        line = literal(b"bomb", bytes(b"x" * 3900), indexed=True)
-        plain = b"".join(literal(*field) for field in request_fields(target, "/headers"))
-        client.send(HeadersFrame(client.next_id(), plain + line, end_stream=True).encode())
-        octets = plain + b"\xbe" * 15
-        client.send(
-            b"".join(
-                HeadersFrame(client.next_id(), octets, end_stream=True).encode() for _ in range(99)
-            ),
-            99,
-        )
 
-    return _hoard(target, ask)
+@attack
+def section_hoard(target: Target) -> Outcome:
+    """Requests that are large only when expanded, and whose answers wait for a window.
+
+    Twelve connections of them, then eight of small ones that fill what is left.  Where a server
+    counts such sections against what it keeps for all its clients together, 200 KB sent leave
+    nothing for anybody else.
+    """
+    outcome = Outcome()
+    with ExitStack() as stack:
+        clients = []
+        for number in range(20):
+            client = stack.enter_context(Attacker(target, settings=NO_WINDOW))
+            clients.append(client)
+            if number < 12:
+                _ask_expanded(client, target.big)
+            else:
+                client.send(client.get(target.big, 100), 100)
+        clients[0].wait(1.0)
+        for client in clients:
+            outcome.add(client.outcome())
+    return outcome
+
+
+def _ask_expanded(client: Attacker, path: str) -> None:
+    """A hundred requests with field sections of 60 KiB, which are references but for one."""
+    line = literal(b"bomb", bytes(b"x" * 3900), indexed=True)
+    plain = b"".join(literal(*field) for field in request_fields(client.target, path))
+    client.send(HeadersFrame(client.next_id(), plain + line, end_stream=True).encode())
+    octets = plain + b"\xbe" * 15
+    ids = [client.next_id() for _ in range(99)]
+    frames = [HeadersFrame(stream_id, octets, end_stream=True).encode() for stream_id in ids]
+    client.send(b"".join(frames), len(frames))
 
 
 @attack

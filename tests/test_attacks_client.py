@@ -196,7 +196,7 @@ EVIL: dict[str, tuple[Script, type[H2liteError], int | None]] = {
     "endless SETTINGS": (flooding(SettingsFrame()), RemoteProtocolError, CALM),
     "endless PING": (flooding(PingFrame(b"pingping")), RemoteProtocolError, CALM),
     "endless empty DATA": (
-        flooding(DataFrame(1, b""), before=(HEADERS_OK,)), ReadTimeout, None
+        flooding(DataFrame(1, b""), before=(HEADERS_OK,)), RemoteProtocolError, CALM
     ),
     "endless RST_STREAM": (
         flooding(RstStreamFrame(1, ErrorCode.INTERNAL_ERROR)),
@@ -204,16 +204,18 @@ EVIL: dict[str, tuple[Script, type[H2liteError], int | None]] = {
         ErrorCode.INTERNAL_ERROR,
     ),
     "endless PRIORITY": (
-        flooding(encode_frame(2, 0, 3, bytes(4) + b"\x0f")), ReadTimeout, None
+        flooding(encode_frame(2, 0, 3, bytes(4) + b"\x0f")), RemoteProtocolError, CALM
     ),
-    "endless unknown frames": (flooding(encode_frame(0xEE, 0, 0, b"?")), ReadTimeout, None),
-    "endless WINDOW_UPDATE": (flooding(WindowUpdateFrame(0, 1)), ReadTimeout, None),
+    "endless unknown frames": (
+        flooding(encode_frame(0xEE, 0, 0, b"?")), RemoteProtocolError, CALM
+    ),
+    "endless WINDOW_UPDATE": (flooding(WindowUpdateFrame(0, 1)), RemoteProtocolError, CALM),
     "HPACK bomb": (
         saying(HeadersFrame(1, OK + BOMB + b"\xbe" * 12000)), RemoteProtocolError, CALM
     ),
     "PUSH_PROMISE": (saying(PushPromiseFrame(1, 2, OK)), RemoteProtocolError, PROTOCOL),
     "unsolicited PING acks": (
-        flooding(PingFrame(b"unasked!", ack=True)), ReadTimeout, None
+        flooding(PingFrame(b"unasked!", ack=True)), RemoteProtocolError, CALM
     ),
     "wrong PING acks": (wrong_acks, ReadTimeout, None),
     "rising GOAWAY": (

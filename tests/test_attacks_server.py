@@ -243,11 +243,11 @@ def test_no_malformed_request_reaches_a_handler(server, record_property):
 
 
 def test_connections_beyond_the_limit_are_closed_and_the_others_served(record_property):
-    with served("-q", *limits(connections=150)) as server:
+    with served("-q", *limits(connections=150)) as process:
         outcome = attacked(
-            server,
+            process,
             record_property,
-            lambda: ATTACKS["connection_flood"](Target(server.url), count=200),
+            lambda: ATTACKS["connection_flood"](Target(process.url), count=200),
             fresh_every=0,
         )
 
@@ -279,8 +279,7 @@ def test_all_attacks_in_a_row_leave_the_server_as_it_was(record_property):
             except Exception as error:  # noqa: BLE001  told where the test looks
                 faults.append(f"{name}: {error!r}")
 
-    def attack() -> Outcome:
-        target = Target(server.url)
+    def attack(target: Target) -> Outcome:
         threads = [threading.Thread(target=run, args=(target,)) for _ in range(3)]
         for thread in threads:
             thread.start()
@@ -288,11 +287,11 @@ def test_all_attacks_in_a_row_leave_the_server_as_it_was(record_property):
             thread.join()
         return ATTACKS["connection_flood"](target, count=250, seconds=0.5)
 
-    with served("-q", *limits(connections=200, kept_octets=KEPT_OCTETS, **HURRY)) as server:
+    with served("-q", *limits(connections=200, kept_octets=KEPT_OCTETS, **HURRY)) as process:
         attacked(
-            server,
+            process,
             record_property,
-            attack,
+            lambda: attack(Target(process.url)),
             growth_max=ALL_GROWTH_MAX,
             slowest_max=2 * HEAVY_S_MAX,
             fresh_every=0,
