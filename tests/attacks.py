@@ -1258,8 +1258,10 @@ def idle_pinged(target: Target, seconds: float = SECONDS) -> Outcome:
 def _hold(
     outcome: Outcome, address: tuple[str, int], count: int, first: bytes, seconds: float
 ) -> None:
-    """Open so many sockets, send each the same first octets, and see which are closed in time."""
-    deadline = time.monotonic() + seconds
+    """Open so many sockets, send each the same first octets, and see which are closed in time.
+
+    seconds   from when the last of them has been opened
+    """
     with ExitStack() as stack:
         open_: list[socket.socket] = []
         poll = select.poll()
@@ -1275,6 +1277,7 @@ def _hold(
             open_.append(sock)
             poll.register(sock, select.POLLIN)
             by_number[sock.fileno()] = sock
+        deadline = time.monotonic() + seconds
         while by_number and (left := deadline - time.monotonic()) > 0:
             for number, _ in poll.poll(left * 1000):
                 try:
