@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from h2lite.cli import get, main
 from h2lite.client import ConnectionPool
 from h2lite.errors import (
     ConnectTimeout,
@@ -436,6 +437,18 @@ def test_h2lite_get_ends_on_time_with_one_clear_line(name, record_property):
     assert process.returncode not in (0, 1, -9)
     assert seconds < TOTAL_S + 2 * LATE_S_MAX, told  # an interpreter starts, too
     assert usage.ru_maxrss * 1024 < GET_RESIDENT_MAX
+
+
+def test_h2lite_get_tells_the_fault_though_the_alarm_rings_in_its_wake(monkeypatch, capsys):
+    monkeypatch.setattr(get, "ALARM_SLACK_S", 0.05)  # while the pool's end lingers for 0.25 s
+
+    with accepting(EVIL["an octet a tick"][0]) as evil:
+        code = main(["get", "--max-time", "0.3", evil.url])
+
+    assert code not in (0, 1)
+    told = capsys.readouterr().err
+    assert told.startswith(f"h2lite: {evil.url} not fetched within 0.3 s: ")
+    assert "did not finish the response in time" in told
 
 
 assert PATIENCE_S > EVIL_S

@@ -57,14 +57,18 @@ def run(options: argparse.Namespace) -> int:
     try:
         with _Alarm(options.max_time), _Ask(options) as ask:
             _fetch(options, ask, tap, deadline)
-    except (ConnectTimeout, PoolTimeout, ReadTimeout, WriteTimeout) as error:
-        if isinstance(error, _Rung):
+    except (ConnectTimeout, PoolTimeout, ReadTimeout, WriteTimeout) as caught:
+        error: H2liteError = caught
+        if isinstance(caught, _Rung) and isinstance(caught.__context__, H2liteError):
+            # It went off in the pool's end after a fault, and that is what there is to tell.
+            error = caught.__context__
+        elif isinstance(caught, _Rung):
             # Somebody does not take our output: what is still buffered must not wait for him.
             drop(sys.stdout)
         if deadline is not None and time.monotonic() >= deadline:
             text = f"{options.url} not fetched within {options.max_time:g} s: {error}"
             raise ReadTimeout(text) from error
-        raise
+        raise error from error.__cause__
     return DONE
 
 
