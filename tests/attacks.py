@@ -66,7 +66,7 @@ WORK_S = 8.0  # the same where it has to work off what it was sent
 MANY = 20_000  # frames that an honest client would not send in a second
 BIG = 10_000_000  # octets of an answer that no socket buffer holds
 LARGEST = 2**31 - 1
-START_S = 20.0
+CONNECTS_LATE_MAX = 5  # that are not answered within HELLO_S
 
 Block = list[tuple[bytes, bytes]]
 
@@ -1261,6 +1261,7 @@ def _hold(
     """Open so many sockets, send each the same first octets, and see which are closed in time.
 
     seconds   from when the last of them has been opened
+    A server that lets newcomers wait is not asked a thousand times: CONNECTS_LATE_MAX are enough.
     """
     with ExitStack() as stack:
         open_: list[socket.socket] = []
@@ -1272,6 +1273,8 @@ def _hold(
                 sock.send(first)
             except OSError:
                 outcome.endings["refused"] += 1
+                if outcome.endings["refused"] == CONNECTS_LATE_MAX:
+                    break
                 continue
             outcome.octets += len(first)
             open_.append(sock)
