@@ -1575,11 +1575,19 @@ class Memory:
 
     def begin(self) -> None:
         """Count growth from now on."""
-        self.before = self._read("VmRSS")
         try:
+            self.before = self._read("VmRSS")
             self._clear.write_text("5")  # the peak is what is resident now
+        except OSError:  # it has gone, or the peak cannot be made to begin anew
+            self.before = 0 if self.is_gone else self._read("VmHWM")
+
+    @property
+    def is_gone(self) -> bool:
+        """The process has ended, though nobody may have asked for its exit code yet."""
+        try:
+            return "\nState:\tZ" in self._status.read_text()
         except OSError:
-            self.before = max(self.before, self._read("VmHWM"))
+            return True
 
     @property
     def growth(self) -> int:
@@ -1700,6 +1708,9 @@ def run_table(title: str, target: Target, pid: int | None, names: list[str]) -> 
         _print(Row(nobody, None, waits, failures).cells)
         for name in names:
             _print(measured(name, target, pid, bystander).cells)
+            if pid is not None and Memory(pid).is_gone:
+                print("\nthe server has ended")
+                return
 
 
 def _attack_ours(names: list[str], limits: list[str]) -> None:

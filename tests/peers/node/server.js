@@ -16,7 +16,11 @@ server.on('stream', (stream, headers) => {
     stream.respond({ ':status': 405 }, { endStream: true });
   } else {
     stream.respondWithFile(name, {}, {
-      onError: () => stream.respond({ ':status': 404 }, { endStream: true }),
+      onError: () => {
+        if (!stream.closed && !stream.destroyed) { // else the client has left meanwhile
+          stream.respond({ ':status': 404 }, { endStream: true });
+        }
+      },
     });
   }
 });
