@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import select
 import signal
 import socket
@@ -66,6 +67,7 @@ WORK_S = 8.0  # the same where it has to work off what it was sent
 MANY = 20_000  # frames that an honest client would not send in a second
 BIG = 10_000_000  # octets of an answer that no socket buffer holds
 LARGEST = 2**31 - 1
+GROWTH_STOP = 2**31  # octets at which a server under attack is ended, for the machine's sake
 CONNECTS_LATE_MAX = 5  # that are not answered within HELLO_S
 
 Block = list[tuple[bytes, bytes]]
@@ -1678,10 +1680,16 @@ def measured(
     bystander.wait()
     memory = None if pid is None else Memory(pid)
     bystander.mark()
+    over = threading.Event()
+    watch = threading.Thread(target=_watch, args=(memory, pid, over))
+    watch.start()
     try:
         outcome = ATTACKS[name](target)
     except OSError as error:
         outcome = Outcome(name, note=f"no connection: {error}")
+    finally:
+        over.set()
+        watch.join()
     bystander.wait(2)
     waits, failures = bystander.mark()
     growth = None
@@ -1690,6 +1698,14 @@ def measured(
     except OSError:
         outcome.note += "; the server is gone"
     return Row(outcome, growth, waits, failures)
+
+
+def _watch(memory: Memory | None, pid: int | None, over: threading.Event) -> None:
+    """End a server of ours that takes more than the machine should give it."""
+    while memory is not None and pid is not None and not over.wait(0.1):
+        if not memory.is_gone and memory.growth > GROWTH_STOP:
+            os.kill(pid, signal.SIGKILL)
+            return
 
 
 def _print(cells: list[str]) -> None:

@@ -14,8 +14,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         return
     file = SITE / Path(scope["path"]).name
     found = file.is_file()
-    body = file.read_bytes() if found else b"not found\n"
-    length = (b"content-length", str(len(body)).encode())
+    length = file.stat().st_size if found else 0
+    headers = [(b"content-length", str(length).encode())]
     status = 200 if found else 404
-    await send({"type": "http.response.start", "status": status, "headers": [length]})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if found:
+        with file.open("rb") as content:  # piece by piece: the server says when it takes more
+            while piece := content.read(65536):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
