@@ -1712,7 +1712,8 @@ def _print(cells: list[str]) -> None:
     print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def run_table(title: str, target: Target, pid: int | None, names: list[str]) -> None:
+def run_table(title: str, target: Target, pid: int | None, names: list[str]) -> list[str]:
+    """Print what each attack does to one server; return those left when one has ended it."""
     print(f"\n### {title}\n")
     _print(TITLES)
     _print(["---"] * len(TITLES))
@@ -1722,11 +1723,12 @@ def run_table(title: str, target: Target, pid: int | None, names: list[str]) -> 
         waits, failures = bystander.mark()
         nobody = Outcome("(none)", note="nobody attacks", seconds=0.5)
         _print(Row(nobody, None, waits, failures).cells)
-        for name in names:
+        for place, name in enumerate(names, 1):
             _print(measured(name, target, pid, bystander).cells)
             if pid is not None and Memory(pid).is_gone:
                 print("\nthe server has ended")
-                return
+                return names[place:]
+    return []
 
 
 def _attack_ours(names: list[str], limits: list[str]) -> None:
@@ -1746,17 +1748,16 @@ def _attack_peers(names: list[str], only: list[str]) -> None:
         ground = servers.Ground(Path(folder))
         try:
             for name in only:
-                try:
-                    url = ground.url_of(name, servers.CLEAR)
-                    pid = ground.peers[-1].process.pid
+                left = names
+                while left:
                     try:
+                        url = ground._start_server(name, servers.CLEAR)
+                        pid = ground.peers[-1].process.pid
                         tls_url = ground.url_of(name, servers.TLS)
-                    except (RuntimeError, AssertionError):
-                        tls_url = None
-                except (pytest.skip.Exception, RuntimeError) as error:
-                    print(f"\n### {name}\n\nnot started: {error}")
-                    continue
-                run_table(name, Target(url, tls_url, "/big"), pid, names)
+                    except (pytest.skip.Exception, RuntimeError) as error:
+                        print(f"\n### {name}\n\nnot started: {error}")
+                        break
+                    left = run_table(name, Target(url, tls_url, "/big"), pid, left)
         finally:
             ground.stop()
 
