@@ -50,9 +50,9 @@ from .running import PATIENCE_S, accepting, exactly, serving
 pytestmark = [pytest.mark.scenario, pytest.mark.timeout(30)]
 
 TOTAL_S = 1.0  # the caller's patience
-LATE_S_MAX = 1.0  # beyond it: the machine is shared
+LATE_S_MAX = 2.0  # beyond it: the machine is shared
 EVIL_S = 5.0  # how long an evil server goes on
-SLOWEST_S_MAX = 1.0  # of the honest server's answers meanwhile
+SLOWEST_S_MAX = 2.0  # of the honest server's answers meanwhile
 GROWTH_MAX = 48 * 2**20  # of the test's own process, evil server included
 GET_RESIDENT_MAX = 120 * 2**20  # of an `h2lite get`, interpreter included
 
@@ -434,7 +434,7 @@ def test_h2lite_get_ends_on_time_with_one_clear_line(name, record_property):
     assert len(told.splitlines()) == 1
     # It was the peer, not our own output: a connection's end must not hide that.
     assert "stood still" not in told
-    assert process.returncode not in (0, 1, -9)
+    assert process.returncode not in (0, 1, -9), told
     assert seconds < TOTAL_S + 2 * LATE_S_MAX, told  # an interpreter starts, too
     assert usage.ru_maxrss * 1024 < GET_RESIDENT_MAX
 

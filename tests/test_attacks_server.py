@@ -19,15 +19,17 @@ pytestmark = [pytest.mark.scenario, pytest.mark.timeout(60)]
 
 Record = Callable[[str, object], None]
 
-SLOWEST_S_MAX = 1.0  # of the honest client's answers: the machine is slow and shared
+# Bounds on time are for a machine five times as slow as one that has nothing else to do.
+SLOWEST_S_MAX = 2.0  # of the honest client's answers; what is measured is in the JUnit report
+# The same while field blocks are decoded, 64 KiB of each client's in a turn of the server's loop,
+# before anybody else is looked at again.
+HEAVY_S_MAX = 8.0
+ENDS_S_MAX = 4.0  # beyond a limit on time, until the server has acted on it
+
 GROWTH_MAX = 8 * 2**20  # of the server's memory, by an attack that is to leave nothing there
+KEPT_OCTETS = 2**23  # `kept_octets` of the servers that somebody hoards in
 HOARD_MAX = 32 * 2**20  # by one that has ten connections keep KEPT_OCTETS, and 1 MiB each
 ALL_GROWTH_MAX = 64 * 2**20  # by all of them together
-ENDS_S_MAX = 1.5  # beyond a limit on time, until the server has acted on it
-
-HEAVY_S_MAX = 3.0  # while field blocks are decoded, 64 KiB of them a turn
-CROWD_S_MAX = 8.0  # the same for five clients or more in the same turn
-KEPT_OCTETS = 2**23  # `kept_octets` of the servers that somebody hoards in
 
 CALM = r"^GOAWAY ENHANCE_YOUR_CALM"
 BORNE = r"^(RST [A-Z_]+ x\d+, )*went on( x\d+)?$"
@@ -83,8 +85,9 @@ ANSWERS = {
     "internal_data_buffering": BORNE,
 }
 
-# Each is heavy by what a turn of the server's loop decodes before it looks at anybody else.
-HEAVY = ("hpack_bomb_below", "huffman_work", "indexed_work", "empty_header_names")
+HEAVY = (
+    "hpack_bomb_below", "huffman_work", "indexed_work", "indexed_crowd", "empty_header_names"
+)
 
 # Ends when the client likes, as long as it sends an octet within `stall_timeout`: a handler that
 # takes content as it comes may be talking with its client.
@@ -180,9 +183,7 @@ def attacked(
 @pytest.mark.parametrize("name", ANSWERS)
 def test_a_flood_is_answered_and_nobody_else_notices(name, server, record_property):
     slowest_max = HEAVY_S_MAX if name in HEAVY else SLOWEST_S_MAX
-    growth_max = GROWTH_MAX
-    if name == "indexed_crowd":
-        slowest_max, growth_max = CROWD_S_MAX, HOARD_MAX
+    growth_max = HOARD_MAX if name == "indexed_crowd" else GROWTH_MAX
 
     outcome = attacked(
         server,
@@ -204,7 +205,7 @@ def test_what_is_kept_for_who_does_not_take_it_is_bounded(name, record_property)
             record_property,
             lambda: ATTACKS[name](Target(server.url)),
             growth_max=HOARD_MAX,
-            slowest_max=CROWD_S_MAX,
+            slowest_max=HEAVY_S_MAX,
         )
 
     assert re.search(HOARDS[name], outcome.answer), outcome
@@ -231,7 +232,7 @@ def test_what_is_kept_besides_content_is_bounded(name, record_property):
             record_property,
             lambda: ATTACKS[name](Target(process.url)),
             growth_max=HOARD_MAX,
-            slowest_max=CROWD_S_MAX,
+            slowest_max=HEAVY_S_MAX,
         )
 
 
@@ -243,14 +244,10 @@ def test_what_is_kept_for_some_clients_is_not_refused_to_others(record_property)
             record_property,
             lambda: ATTACKS["section_hoard"](Target(process.url)),
             growth_max=2 * ALL_GROWTH_MAX,
-            slowest_max=CROWD_S_MAX,
+            slowest_max=HEAVY_S_MAX,
         )
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="content and the retry of a waiting body in one turn of the loop answer twice",
-)
 @pytest.mark.parametrize("name", ENDLESS)
 def test_content_that_trickles_is_borne(name, hurried, record_property):
     target = Target(hurried.url)
@@ -280,9 +277,8 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_served(record_pr
     assert outcome.endings == {"open": 149, "eof": 51}
 
 
-# Of another port, or at the end, or known to fail by itself.
+# Of another port, or at the end, or shown by a test of its own to do harm.
 APART = {"half_open_handshakes", "slow_handshake", "connection_flood", "section_hoard", *UNCOUNTED}
-APART |= ENDLESS.keys()
 
 
 def test_all_attacks_in_a_row_leave_the_server_as_it_was(record_property):
