@@ -111,6 +111,11 @@ class Outcome:
         if self.goaway:
             parts.append(f"GOAWAY {self.goaway}" + (f" '{self.debug}'" if self.debug else ""))
         parts += [f"RST {code} x{count}" for code, count in sorted(self.resets.items())]
+        parts += [
+            f"{status} x{count}"
+            for status, count in sorted(self.responses.items())
+            if not status.startswith("2")
+        ]
         for ending, count in sorted(self.endings.items()):
             if not (self.goaway and ending in ("eof", "reset")):
                 parts.append(ending if count == 1 else f"{ending} x{count}")
@@ -163,6 +168,10 @@ def _address(url: str) -> tuple[str, int]:
         raise SystemExit(f"{url}: attacks stay on loopback")
     return parts.hostname, parts.port
 
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="no /proc here to measure memory by"
+)
 
 Attack = Callable[..., Outcome]
 ATTACKS: dict[str, Attack] = {}
@@ -1480,6 +1489,7 @@ def smuggling(target: Target) -> Outcome:
                 passed.append(f"{name}: {answer or 'nothing'}")
             outcome.add(client.said)
     outcome.goaway = outcome.debug = ""
+    outcome.responses.clear()
     outcome.endings["went on"] = 1
     right = len(requests) - len(passed)
     outcome.note = f"{right} of {len(requests)} as they should be" + "".join(

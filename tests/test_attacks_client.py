@@ -43,11 +43,11 @@ from h2lite.frames import (
 )
 from h2lite.timeout import Timeout
 
-from .attacks import Bystander, Memory, literal
+from .attacks import Bystander, Memory, literal, needs_proc
 from .pair import block, wire
 from .running import PATIENCE_S, accepting, exactly, serving
 
-pytestmark = [pytest.mark.scenario, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.scenario, needs_proc, pytest.mark.timeout(30)]
 
 TOTAL_S = 1.0  # the caller's patience
 LATE_S_MAX = 2.0  # beyond it: the machine is shared
