@@ -103,7 +103,7 @@ class Connection:
     limits     how much is borne of the peer
 
     streams         {stream_id: Stream} of the streams that are neither idle nor closed
-    queued_octets   content of all streams that waits to be framed
+    queued_octets   of content, responses and trailers that wait to be framed, on all streams
     half_since      when the field block began of which only a part is there; None: there is none
     message_sent    HEADERS or DATA have left data_to_send; for the caller to set to False
     """
@@ -212,7 +212,7 @@ class Connection:
         self._credit: dict[int, int] = {}  # by stream, what WINDOW_UPDATE is to say
         self._answers = 0  # of the queued frames, those the peer provoked
         self._answers_sent = 0  # the same of what data_to_send returned last
-        self._sections: deque[tuple[Stream, Fields | None, bool]] = deque()
+        self._sections: deque[tuple[Stream, Fields | None, bool, int]] = deque()
         self._openers: deque[tuple[Stream, Fields]] = deque()
         self._round: deque[Stream] = deque()
         self._lengths: list[int] = []  # of the units in what data_to_send returned last
@@ -432,7 +432,9 @@ class Connection:
         elif end_stream:
             # RFC 9113 §8.1 [interim-end-stream]
             raise LocalProtocolError("an interim response cannot end the stream")
-        self._sections.append((stream, fields, end_stream))
+        octets = section_size(fields)
+        self.queued_octets += octets
+        self._sections.append((stream, fields, end_stream, octets))
 
     def _check_open_for_sending(self) -> None:
         if self.closed:
@@ -466,6 +468,7 @@ class Connection:
         self._check_section_size(fields)
         stream.queue(b"", True)
         stream.trailers = fields
+        self.queued_octets += section_size(fields)
         self._queue_end_or_data(stream)
 
     def _queue_end_or_data(self, stream: Stream) -> None:
@@ -473,7 +476,7 @@ class Connection:
         if stream.outgoing:
             self._schedule(stream)
         elif stream.end_queued and stream.state != IDLE:
-            self._sections.append((stream, None, True))
+            self._sections.append((stream, None, True, 0))
 
     def stop_request(self, stream: Stream) -> None:
         """The response answers the request without its rest (server role).
@@ -724,9 +727,9 @@ class Connection:
     def _frame_sections(self, parts: list[Octets], room: int) -> int:
         """Encode what can leave of responses, trailers and requests; return the room left."""
         while self._sections and room > 0:
-            stream, fields, end_stream = self._sections.popleft()
-            if stream.state != CLOSED:
-                room -= self._frame_section(parts, stream, fields, end_stream)
+            stream, fields, end_stream, octets = self._sections.popleft()
+            self.queued_octets -= octets
+            room -= self._frame_section(parts, stream, fields, end_stream)
         while self._openers and room > 0:
             stream, opening_fields = self._openers[0]
             if stream.state == CLOSED:  # withdrawn
@@ -775,6 +778,7 @@ class Connection:
         if trailers is None:
             unit = DataFrame(stream.stream_id, b"", True).encode()
         else:
+            self.queued_octets -= section_size(trailers)
             unit = self._encode_section(stream.stream_id, trailers, True)
         self._end_stream(stream)
         return self._add_unit(parts, unit)
@@ -869,12 +873,17 @@ class Connection:
     def _drop(self, stream: Stream) -> None:
         """What was queued on it will not leave, and is not kept for when it might have."""
         self.queued_octets -= stream.queued_octets
+        if stream.trailers is not None:
+            self.queued_octets -= section_size(stream.trailers)
         stream.drop()
         if stream.scheduled:
             stream.scheduled = False
             self._round.remove(stream)
         if self._sections:
-            self._sections = deque(entry for entry in self._sections if entry[0] is not stream)
+            gone = [entry for entry in self._sections if entry[0] is stream]
+            for entry in gone:
+                self._sections.remove(entry)
+                self.queued_octets -= entry[3]
         self._credit.pop(stream.stream_id, None)
 
     def _forget_streams_output(self) -> None:

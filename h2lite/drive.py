@@ -250,8 +250,10 @@ class Driver:
             events = dial.start()
         except (UsageError, OSError, RuntimeError) as error:  # no descriptor, or no thread, is left
             self._forget_dial(member)
-            reason = getattr(error, "strerror", None) or error
-            failed = ConnectError(f"cannot connect to {member.origin}: {reason}")
+            text = str(error)
+            if isinstance(error, OSError):
+                text = f"cannot connect to {member.origin}: {error.strerror or error}"
+            failed = ConnectError(text)
             failed.__cause__ = error
             self.pool.dial_failed(member, failed, self.loop.clock())
             return

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 
+AGE_S_MAX = 10.0  # of a request, where hoarders are looked for: some are meant to last
+
+
 class Request(Value):
     """What a client asked.
 
@@ -120,12 +123,6 @@ class Content:
         return self
 
     def __next__(self) -> bytes:
-        piece = self._next_piece()
-        if piece:
-            self._taken(len(piece))
-        return piece
-
-    def _next_piece(self) -> bytes:
         if self._came is None:
             return self._take()
         with self._came:
@@ -137,7 +134,9 @@ class Content:
         if self._given_up:
             raise ConnectionResetError("the client gave the request up")
         if self._pieces:
-            return self._pieces.take()
+            piece = self._pieces.take()
+            self._taken(len(piece))
+            return piece
         if self._ended:
             raise StopIteration
         return b""
@@ -171,6 +170,8 @@ class Content:
         if given_up:
             self._given_up = True
             self._pieces.clear()
+            # It leads to whoever made this: a ring that only the collector would find, and late.
+            self._taken = int
 
 
 class Exchange(Source):
@@ -230,6 +231,14 @@ class Exchange(Source):
         self.piece: bytes | None = None
         self.failed = False
         self.body_closed = False
+
+    def age(self, now: float) -> float:
+        """Seconds it has been here, as far as that counts against it."""
+        return min(now - self.begun_at, AGE_S_MAX)
+
+    def hoard(self, now: float) -> float:
+        """How much is kept for it, times how long."""
+        return self.kept * self.age(now)
 
     def work(self, handler: Callable[[Request], Reply]) -> None:
         """Ask the handler; the next time, its reply's body for a piece; once over, close that.

@@ -16,7 +16,7 @@ import time
 
 from .events import ConnectionEnded, OctetsReceived
 from .timers import Timers
-from .transport import TLSBroken
+from .transport import RECV_OCTETS, TLSBroken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
 PATIENCE_S_MAX = 86400.0  # of one wait: epoll takes no more than 2^31 ms; waking early is harmless
+SHARE_S = 0.005  # of a turn, for what one connection has sent: past it the next recv is smaller
+SHARE_OCTETS_MIN = 1024  # but not smaller than this
 LINGER_S = 0.25  # how long a finished connection may stay, for its last octets to be read
 
 BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
@@ -80,6 +82,7 @@ class Loop:
         self._selector = selector or selectors.DefaultSelector()
         self._masks: dict[int, int] = {}
         self._touched: dict[Source, None] = {}  # a set that keeps its order
+        self._unread: dict[Source, None] = {}  # so is this
         self._timers = Timers()
         self._happened: list[tuple[Source, Value]] = []  # and not told yet
         self._waker: tuple[socket.socket, socket.socket] | None = None
@@ -103,6 +106,10 @@ class Loop:
         """Have the source flushed: it has, or may have, something to send."""
         self._touched[source] = None
 
+    def leave_unread(self, source: Source) -> None:
+        """Have the next turn call `ready` again: octets are left that the selector cannot see."""
+        self._unread[source] = None
+
     def set_deadline(self, source: Source, deadline: float | None) -> None:
         """Have `handle_deadline` called at an instant, or, None, not at all."""
         self._timers.set(source, deadline)
@@ -111,6 +118,7 @@ class Loop:
         """The source is about to close its descriptor."""
         self.watch(source, fileno, 0)
         self._touched.pop(source, None)
+        self._unread.pop(source, None)
         self.set_deadline(source, None)
 
     def next_deadline(self) -> float | None:
@@ -129,7 +137,7 @@ class Loop:
 
     def patience(self, deadline: float | None, now: float) -> float | None:
         """How long `select` may wait; 0 while somebody has more to send or something to hear."""
-        if self._touched or self._happened:
+        if self._touched or self._happened or self._unread:
             return 0.0
         due = self.next_deadline()
         if due is not None and (deadline is None or due < deadline):
@@ -146,6 +154,11 @@ class Loop:
         Whatever is raised on the way, what had happened before is returned by the next call.
         """
         now = self.clock()
+        if self._unread:
+            unread, self._unread = self._unread, {}
+            for reader in unread:
+                for event in reader.ready(READ, now):
+                    self._happened.append((reader, event))
         for key, mask in ready:
             source = key.data
             if source is None:
@@ -245,6 +258,7 @@ class Link(Source):
         "took",
         "taken_octets",
         "_blocked",
+        "_share",
         "_mask",
         "_muted",
         "_broken",
@@ -262,6 +276,7 @@ class Link(Source):
         self.took = False
         self.taken_octets = 0
         self._blocked = False  # the socket is full: only the selector may start the next send
+        self._share = RECV_OCTETS  # of one recv
         self._muted = False  # nothing can be sent any more; what the peer sent is still read
         self._broken: tuple[str, str] | None = None  # a send was told; see `end`
         self._finishing = False
@@ -321,7 +336,7 @@ class Link(Source):
         events: list[Value] = []
         while True:
             try:
-                data = self.transport.recv()
+                data = self.transport.recv(self._share)
             except OSError as error:
                 return [*events, *self.end(error.strerror or str(error), _cause(error))]
             if data is None:
@@ -333,10 +348,28 @@ class Link(Source):
                 if not self.transport.cut_off:
                     events += self.connection.receive_eof()
                 return [*events, *self.end("eof", "eof")]
-            events += self.connection.receive_data(data, now)
+            if len(data) < SHARE_OCTETS_MIN:
+                events += self.connection.receive_data(data, now)
+            else:
+                began = self.loop.clock()
+                events += self.connection.receive_data(data, now)
+                self._share_out(len(data), self.loop.clock() - began)
             # TLS holds decrypted octets the selector cannot see, so drain them before waiting.
             if not self.transport.pending():
                 return events or [OctetsReceived()]
+            if self._share < RECV_OCTETS:
+                self.loop.leave_unread(self)
+                return events or [OctetsReceived()]
+
+    def _share_out(self, octets: int, took: float) -> None:
+        """Let the next recv take as many octets as this peer's are worth.
+
+        A field block of 1 KiB may take 6 ms: who sends 64 of them at once waits for the others.
+        """
+        if took > SHARE_S:
+            self._share = max(SHARE_OCTETS_MIN, int(octets * SHARE_S / took))
+        elif self._share < RECV_OCTETS:
+            self._share = min(RECV_OCTETS, 2 * self._share)
 
     def flush(self, now: float) -> None:
         self.flushed_at = now

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .stream import Stream
     from .transport import Tap
 
+LINE_OCTETS = 200  # that a field line takes beside what it is counted as: it is kept as text, too
 DESCRIPTORS_KEPT = 64  # for what handlers open: who would take one of the process's last is refused
 LOOKS = 4  # at each client in the shortest of its timeouts: late by a quarter of one at most
 FAILED = b"the handler failed\n"
@@ -105,6 +106,11 @@ class _Client(Source):
 
     def handle_deadline(self, now: float) -> list[Value]:
         return [_LookDue()]
+
+    def hoard(self, now: float) -> float:
+        """How much is kept for it, times how long its oldest request has been here."""
+        oldest = next(iter(self.exchanges.values()), None)
+        return 0.0 if oldest is None else self.kept_octets * oldest.age(now)
 
     def standstill(self, key: int, sent: int, received: int, least: int, now: float) -> float:
         """Seconds since something last moved: content that came, or `least` octets that left."""
@@ -437,7 +443,7 @@ class Server:
         request = Request(event.fields, b"", address_text(link.transport.address))
         exchange = Exchange(link, stream, request, self._loop.clock())
         client.exchanges[event.stream_id] = exchange
-        self._keep(exchange, section_size(event.fields))
+        self._keep(exchange, _kept_size(event.fields))
         if exchange.over:
             return
         if request.method == "CONNECT":
@@ -513,18 +519,17 @@ class Server:
     def _keep(self, exchange: Exchange, octets: int) -> None:
         """Octets of a request are kept; if they are too many, a request is refused for them.
 
-        It is one of the client that has most kept for it: what some hoard is not refused to others.
+        What some hoard is not refused to others: it is the one that holds most for the longest, of
+        the client of whom that is true.
         """
         self._count_kept(exchange, octets)
         if self._kept_octets <= self.limits.kept_octets:
             return
-        this = self._clients[exchange.link]
-        client = max(self._clients.values(), key=lambda each: (each.kept_octets, each is this))
-        for refused in reversed([*client.exchanges.values()]):
-            if refused.kept:
-                break
-        else:  # whatever it is that is kept, its handlers have it
-            return
+        now = self._loop.clock()
+        client = max(self._clients.values(), key=lambda each: each.hoard(now))
+        # What a worker is at would not be freed by that.
+        free = [each for each in client.exchanges.values() if not each.working]
+        refused = max(free, key=lambda each: each.hoard(now), default=exchange)
         self._say(f"{refused.request.address} gave more than the server can keep")
         if refused.started:
             self._reset(refused, ErrorCode.ENHANCE_YOUR_CALM)
@@ -542,7 +547,9 @@ class Server:
         exchange = self._clients[link].exchanges.get(event.stream_id)
         if exchange is not None:
             exchange.request.trailers += text_pairs(event.fields)
-            self._on_complete(exchange)
+            self._keep(exchange, _kept_size(event.fields))
+            if not exchange.over:
+                self._on_complete(exchange)
 
     def _on_complete(self, exchange: Exchange) -> None:
         """All of the request has come."""
@@ -913,6 +920,11 @@ _ON_EVENT: dict[type[Value], Callable[[Server, Any, Any], None]] = {
     ev.ConnectionFailed: Server._on_failed,
     ev.ConnectionEnded: Server._on_ended,
 }
+
+
+def _kept_size(fields: Fields) -> int:
+    """Octets of memory that a request's field section takes, about."""
+    return section_size(fields) + LINE_OCTETS * len(fields)
 
 
 def _descriptors_max() -> float:

@@ -26,6 +26,7 @@ from .loop import READ, WRITE, Loop, Source
 from .orders import Deliver, Rewind
 from .origin import Origin
 from .pool import Pool
+from .transport import RECV_OCTETS
 from .value import Value
 
 TYPE_CHECKING = False
@@ -311,7 +312,8 @@ class End(Handle):
         self._segments.clear()
         self.on_change()
 
-    def recv(self) -> bytes | None:
+    def recv(self, octets_max: int = RECV_OCTETS) -> bytes | None:
+        """As a socket's, but for octets_max: nothing takes time here, so nobody asks for less."""
         if self._segments:
             data = b"".join(self._segments)
             self._segments.clear()
@@ -375,8 +377,8 @@ class VirtualTransport:
         end.on_change = lambda: selector.changed(fileno)
         self.fails_sending = False  # every send is refused as a broken pipe
 
-    def recv(self) -> bytes | None:
-        return self.end.recv()
+    def recv(self, octets_max: int = RECV_OCTETS) -> bytes | None:
+        return self.end.recv(octets_max)
 
     def pending(self) -> int:
         return 0

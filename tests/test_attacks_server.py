@@ -223,7 +223,6 @@ def test_slowness_is_ended_when_its_time_is_over(name, hurried, hurried_tls, rec
     assert outcome.seconds < HURRY[SLOW[name]] + ENDS_S_MAX
 
 
-@pytest.mark.xfail(strict=True, reason="these octets are not counted, or not as what they cost")
 @pytest.mark.parametrize("name", UNCOUNTED)
 def test_what_is_kept_besides_content_is_bounded(name, record_property):
     with served("-q", *limits(kept_octets=KEPT_OCTETS)) as process:

@@ -14,7 +14,7 @@ import pytest
 from h2lite import events as ev
 from h2lite.connection import PINGS_IN_FLIGHT_MAX, Connection
 from h2lite.errors import ErrorCode, UsageError
-from h2lite.fields import HUFFMAN_OCTETS_MAX, FieldDecoder, FieldEncoder
+from h2lite.fields import HUFFMAN_OCTETS_MAX, FieldDecoder, FieldEncoder, section_size
 from h2lite.framer import CLIENT_PREFACE
 from h2lite.frames import (
     ContinuationFrame,
@@ -31,7 +31,7 @@ from h2lite.frames import (
 )
 from h2lite.limits import DEFAULT_LIMITS, Limits, limits_from
 from h2lite.settings import SettingId
-from tests.pair import GET, OK, POST, begun, block, drain, feed, sent, wire
+from tests.pair import GET, OK, POST, TRAILERS, begun, block, drain, feed, sent, wire
 
 pytestmark = pytest.mark.usefixtures("every_cut")
 
@@ -391,7 +391,8 @@ def test_queued_octets_are_those_of_all_streams_and_go_when_they_leave_or_are_dr
     for at in (1, 3, 5):
         server.send_response(server.streams[at], OK)
         server.send_data(server.streams[at], bytes(3000))
-    assert server.queued_octets == 9000
+    size = section_size(OK)
+    assert server.queued_octets == 3 * (3000 + size)
 
     drain(server)
     assert server.queued_octets == 6000
@@ -399,8 +400,21 @@ def test_queued_octets_are_those_of_all_streams_and_go_when_they_leave_or_are_dr
     assert server.queued_octets == 4000
     feed(server, RstStreamFrame(3, 8))
     assert server.queued_octets == 2000
+    server.send_trailers(server.streams[5], TRAILERS)
+    assert server.queued_octets == 2000 + section_size(TRAILERS)
     feed(server, WindowUpdateFrame(5, 2000))
     drain(server)
+    assert server.queued_octets == 0
+
+
+def test_sections_that_are_dropped_are_not_counted():
+    server = serving(1, 3)
+    server.send_response(server.streams[1], OK, end_stream=True)
+    server.send_response(server.streams[3], OK)
+    server.send_trailers(server.streams[3], TRAILERS)
+    server.reset_stream(server.streams[1])
+    server.reset_stream(server.streams[3])
+
     assert server.queued_octets == 0
 
 

@@ -8,6 +8,7 @@ import struct
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,9 @@ from h2lite.events import (
 from h2lite.framer import CLIENT_PREFACE, Framer
 from h2lite.frames import DataFrame, GoAwayFrame, PingFrame, SettingsFrame
 from h2lite.limits import DEFAULT_LIMITS
-from h2lite.loop import LINGER_S, READ, WRITE, Link, Loop, Source
+from h2lite.loop import LINGER_S, READ, SHARE_OCTETS_MIN, WRITE, Link, Loop, Source
 from h2lite.testing import Clock
-from h2lite.transport import TLSBroken, Transport, prepare
+from h2lite.transport import RECV_OCTETS, TLSBroken, Transport, prepare
 from h2lite.value import Value
 
 from .running import tcp_pair
@@ -450,7 +451,7 @@ def test_a_reset_is_reported_with_the_systems_words(loop):
 def test_a_failing_socket_tells_why_the_connection_ended(link_ends, monkeypatch, error, cause):
     link_ends.exchange()
 
-    def recv(self: Transport) -> bytes:
+    def recv(self: Transport, octets_max: int) -> bytes:
         raise error
 
     link_ends.right.sendall(b"x")
@@ -688,3 +689,81 @@ def test_a_forgotten_source_is_not_kept_alive_by_its_deadline(loop, clock, ends)
     assert gone() is None
     assert len(loop._timers._heap) < 200
     assert loop.next_deadline() is None
+
+
+# -- who takes long ----------------------------------------------------------------------------
+
+
+class Laborious(Connection):
+    """Takes its time for each octet, on the loop's clock; counts what it was given at once."""
+
+    clock: Clock
+    given: list[int]
+    seconds_an_octet = 1e-5
+
+    def receive_data(self, data: bytes, now: float) -> list[Any]:
+        self.given.append(len(data))
+        self.clock.now += len(data) * self.seconds_an_octet
+        return []
+
+
+class Decrypted(Transport):
+    """As TLS has it: octets may be here that the selector does not see."""
+
+    hidden = b""
+
+    def recv(self, octets_max: int = RECV_OCTETS) -> bytes | None:
+        if not self.hidden:
+            self.hidden = super().recv(RECV_OCTETS) or b""
+        data, self.hidden = self.hidden[:octets_max], self.hidden[octets_max:]
+        return data or None
+
+    def pending(self) -> int:
+        return len(self.hidden)
+
+
+def laborious(loop: Loop, clock: Clock, sock: socket.socket, kind: type[Transport]) -> Laborious:
+    core = Laborious()
+    core.clock, core.given = clock, []
+    Link(loop, kind(sock, ("peer", 1)), core)
+    loop.flush()
+    return core
+
+
+def test_a_peer_whose_octets_take_long_is_read_less_of_in_a_turn(loop, clock, ends):
+    core = laborious(loop, clock, ends[0], Transport)
+    ends[1].sendall(bytes(8000))
+    loop.turn(clock.now)
+    ends[1].sendall(bytes(8000))
+    for _ in range(30):
+        loop.turn(clock.now)
+
+    assert core.given == [8000, *[SHARE_OCTETS_MIN] * 7, 8000 - 7 * SHARE_OCTETS_MIN]
+
+
+def test_once_its_octets_take_no_longer_it_is_read_in_full_again(loop, clock, ends):
+    core = laborious(loop, clock, ends[0], Transport)
+    ends[1].sendall(bytes(8000))
+    loop.turn(clock.now)
+    core.seconds_an_octet = 0.0
+    ends[1].sendall(bytes(2 * RECV_OCTETS))
+    for _ in range(7):
+        loop.turn(clock.now)
+
+    assert core.given[1:] == [SHARE_OCTETS_MIN * 2**at for at in range(7)]
+    assert core.given[-1] == RECV_OCTETS
+
+
+def test_what_is_left_unread_though_it_was_decrypted_is_read_in_the_next_turn(loop, clock, ends):
+    core = laborious(loop, clock, ends[0], Decrypted)
+    ends[1].sendall(bytes(8000))
+    assert loop.turn(clock.now) != []
+    assert core.given == [8000]
+    ends[1].sendall(bytes(3000))
+    loop.turn(clock.now)
+    assert core.given[1:] == [SHARE_OCTETS_MIN]
+    assert loop.patience(None, clock.now) == 0.0
+
+    for _ in range(2):
+        loop.turn(clock.now)
+    assert sum(core.given) == 11000

@@ -32,7 +32,7 @@ from h2lite.exchange import Reply, Request
 from h2lite.framer import CLIENT_PREFACE
 from h2lite.frames import DataFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 from h2lite.limits import Limits
-from h2lite.server import Server
+from h2lite.server import Server, _kept_size
 from h2lite.settings import SettingId
 from h2lite.value import Value
 from tests.pair import GET, POST, block, wire
@@ -381,7 +381,8 @@ def test_a_request_that_is_never_sent_whole_is_forgotten_after_its_answer():
 # -- memory ----------------------------------------------------------------------------------
 
 
-def test_where_all_together_keep_too_much_whoever_has_most_is_refused():
+def test_where_all_together_keep_too_much_whoever_has_most_is_refused(monkeypatch):
+    monkeypatch.setattr("h2lite.exchange.AGE_S_MAX", 1e-6)  # all are as old as counts
     limits = Limits(kept_octets=100_000)
     with serving(limits=limits) as server, ExitStack() as stack:
         clients = [stack.enter_context(client_of(server)) for _ in range(3)]
@@ -404,6 +405,19 @@ def test_where_all_together_keep_too_much_whoever_has_most_is_refused():
     assert server._kept_octets == 0
 
 
+def test_where_all_together_keep_too_much_who_has_held_it_for_long_is_refused_first():
+    limits = Limits(kept_octets=100_000)
+    with serving(limits=limits) as server, ExitStack() as stack:
+        hoarders = [stack.enter_context(client_of(server)) for _ in range(3)]
+        for client in hoarders:
+            client.core.send_data(client.core.send_request(POST, end_stream=False), bytes(25_000))
+            client.flush()
+        time.sleep(SHORT_S)
+        with connect(server.url) as other:
+            assert other.request("POST", "/", body=bytes(50_000)).status == 200
+        assert hoarders[0].until(ResponseReceived).status == 503
+
+
 def test_fields_are_kept_too_so_a_few_octets_cannot_ask_for_much():
     """Each of these requests is 40 octets long and holds 8 KiB."""
     entered = threading.Semaphore(0)
@@ -420,10 +434,11 @@ def test_fields_are_kept_too_so_a_few_octets_cannot_ask_for_much():
         for _ in range(20):
             client.core.send_request(big)
         client.flush()
-        statuses = [client.until(ResponseReceived).status for _ in range(20 - 12)]
-        assert set(statuses) == {503}
+        kept = 100_000 // _kept_size(big)
+        refused = [client.until(ResponseReceived).status for _ in range(20 - kept)]
+        assert set(refused) == {503}
         go_on.set()
-        assert {client.until(ResponseReceived).status for _ in range(12)} == {200}
+        assert {client.until(ResponseReceived).status for _ in range(kept)} == {200}
     assert server._kept_octets == 0
 
 
