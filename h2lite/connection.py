@@ -105,6 +105,7 @@ class Connection:
     streams         {stream_id: Stream} of the streams that are neither idle nor closed
     queued_octets   of content, responses and trailers that wait to be framed, on all streams
     half_since      when the field block began of which only a part is there; None: there is none
+    backlog         `receive_data` has been given more than it has told of
     message_sent    HEADERS or DATA have left data_to_send; for the caller to set to False
     """
 
@@ -114,6 +115,8 @@ class Connection:
         "streams",
         "queued_octets",
         "half_since",
+        "backlog",
+        "_lines",
         "closed",
         "settings_received",
         "goaway_received",
@@ -173,6 +176,8 @@ class Connection:
         self.streams: dict[int, Stream] = {}
         self.queued_octets = 0
         self.half_since: float | None = None
+        self.backlog = False
+        self._lines = 0  # decoded since receive_data was called
         self.closed = False  # nothing more is accepted; what is queued may still be sent
         self.settings_received = False
         self.message_sent = False
@@ -252,23 +257,35 @@ class Connection:
 
     # -- octets in -------------------------------------------------------------------------
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
+    def receive_data(self, data: bytes, now: float, work_max: int = UNLIMITED) -> list[Event]:
         """Take what the transport received; return what happened, in order.
 
-        data   octets in any cuts; kept alive while a DataReceived event refers to them
-        now    seconds on the clock that data_to_send is given too
+        data       octets in any cuts; kept alive while a DataReceived event refers to them
+        now        seconds on the clock that data_to_send is given too
+        work_max   frames and field lines to understand at once: 64 KiB may hold 7000 frames, or
+                   60 000 lines.  Where there were more, `backlog` is True: give b"" next
         Never raises for anything the peer did.  After a ConnectionFailed event nothing more is
         accepted: send what data_to_send still gives, then close.
         """
         events: list[Event] = []
         if self.closed:
+            self.backlog = False
             return events
         self._active_at = now
         framer = self._framer
-        framer.feed(data)
+        if not self.backlog:
+            framer.feed(data)
+        elif data:
+            raise UsageError("octets that came before are not understood yet: give b\"\"")
+        self.backlog = False
+        self._lines = 0
         next_frame = framer.next_frame
         moved = False
         while True:
+            if work_max <= self._lines:
+                self.backlog = True
+                return events
+            work_max -= 1
             try:
                 frame = next_frame()
                 if frame is None:
@@ -298,6 +315,7 @@ class Connection:
         Returns what that completes: of HTTP/2 nothing.
         """
         self.closed = True
+        self.backlog = False
         self._begun = b""
         for lane in (self._urgent, self._refused, self._control, self._credit):
             lane.clear()
@@ -1047,6 +1065,7 @@ class Connection:
         # RFC 9113 §4.3 [always-decoded], §5.4 [connection-error-first]: before anything else can
         # refuse the frame.
         fields = self._decoder.decode(block)
+        self._lines += len(fields)
         stream_id, end_stream = frame.stream_id, frame.end_stream
         stream = self.streams.get(stream_id)
         if stream is None:

@@ -108,7 +108,7 @@ class Http1Connection:
 
     # -- octets in -------------------------------------------------------------------------
 
-    def receive_data(self, data: bytes, now: float) -> list[Event]:
+    def receive_data(self, data: bytes, now: float, work_max: int = 0) -> list[Event]:
         """Take what the transport received; return what happened, in order.
 
         data   octets in any cuts
@@ -156,6 +156,7 @@ class Http1Connection:
             stream.unread_octets -= octets
 
     half_since = None  # frames do not come in halves here
+    backlog = False  # and what came is understood at once
 
     @property
     def opening_timeout(self) -> float:

@@ -16,7 +16,7 @@ import time
 
 from .events import ConnectionEnded, OctetsReceived
 from .timers import Timers
-from .transport import RECV_OCTETS, TLSBroken
+from .transport import TLSBroken
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
 PATIENCE_S_MAX = 86400.0  # of one wait: epoll takes no more than 2^31 ms; waking early is harmless
-SHARE_S = 0.005  # of a turn, for what one connection has sent: past it the next recv is smaller
-SHARE_OCTETS_MIN = 1024  # but not smaller than this
+WORK_A_TURN = 1000  # frames and field lines of one connection: some 10 ms, then the others' turn
 LINGER_S = 0.25  # how long a finished connection may stay, for its last octets to be read
 
 BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
@@ -258,7 +257,6 @@ class Link(Source):
         "took",
         "taken_octets",
         "_blocked",
-        "_share",
         "_mask",
         "_muted",
         "_broken",
@@ -276,7 +274,6 @@ class Link(Source):
         self.took = False
         self.taken_octets = 0
         self._blocked = False  # the socket is full: only the selector may start the next send
-        self._share = RECV_OCTETS  # of one recv
         self._muted = False  # nothing can be sent any more; what the peer sent is still read
         self._broken: tuple[str, str] | None = None  # a send was told; see `end`
         self._finishing = False
@@ -300,6 +297,8 @@ class Link(Source):
         except BaseException:
             self._interrupted()
             raise
+        if self.connection.backlog:
+            self.loop.leave_unread(self)
         if self.connection.reading_paused:
             self._watch()
         if self.connection.half_since is not None and not self._finishing:
@@ -331,12 +330,19 @@ class Link(Source):
         return self._blocked or (refuses and self.connection.has_output)
 
     def _receive(self, now: float) -> list[Value]:
-        """One recv, and what TLS has already decrypted beyond it; [] when nothing came."""
+        """One recv, and what TLS has already decrypted beyond it; [] when nothing came.
+
+        In its place, what an earlier one has left to be understood.
+        """
         # RFC 9113 §5.2.2 [read-promptly]: nothing here asks who consumes, or what can be sent.
         events: list[Value] = []
+        if self.connection.backlog:
+            events += self.connection.receive_data(b"", now, WORK_A_TURN)
+            if self.connection.backlog or not self.transport.pending():
+                return events
         while True:
             try:
-                data = self.transport.recv(self._share)
+                data = self.transport.recv()
             except OSError as error:
                 return [*events, *self.end(error.strerror or str(error), _cause(error))]
             if data is None:
@@ -348,28 +354,10 @@ class Link(Source):
                 if not self.transport.cut_off:
                     events += self.connection.receive_eof()
                 return [*events, *self.end("eof", "eof")]
-            if len(data) < SHARE_OCTETS_MIN:
-                events += self.connection.receive_data(data, now)
-            else:
-                began = self.loop.clock()
-                events += self.connection.receive_data(data, now)
-                self._share_out(len(data), self.loop.clock() - began)
+            events += self.connection.receive_data(data, now, WORK_A_TURN)
             # TLS holds decrypted octets the selector cannot see, so drain them before waiting.
-            if not self.transport.pending():
+            if self.connection.backlog or not self.transport.pending():
                 return events or [OctetsReceived()]
-            if self._share < RECV_OCTETS:
-                self.loop.leave_unread(self)
-                return events or [OctetsReceived()]
-
-    def _share_out(self, octets: int, took: float) -> None:
-        """Let the next recv take as many octets as this peer's are worth.
-
-        A field block of 1 KiB may take 6 ms: who sends 64 of them at once waits for the others.
-        """
-        if took > SHARE_S:
-            self._share = max(SHARE_OCTETS_MIN, int(octets * SHARE_S / took))
-        elif self._share < RECV_OCTETS:
-            self._share = min(RECV_OCTETS, 2 * self._share)
 
     def flush(self, now: float) -> None:
         self.flushed_at = now

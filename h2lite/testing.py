@@ -26,7 +26,6 @@ from .loop import READ, WRITE, Loop, Source
 from .orders import Deliver, Rewind
 from .origin import Origin
 from .pool import Pool
-from .transport import RECV_OCTETS
 from .value import Value
 
 TYPE_CHECKING = False
@@ -312,8 +311,7 @@ class End(Handle):
         self._segments.clear()
         self.on_change()
 
-    def recv(self, octets_max: int = RECV_OCTETS) -> bytes | None:
-        """As a socket's, but for octets_max: nothing takes time here, so nobody asks for less."""
+    def recv(self) -> bytes | None:
         if self._segments:
             data = b"".join(self._segments)
             self._segments.clear()
@@ -377,8 +375,8 @@ class VirtualTransport:
         end.on_change = lambda: selector.changed(fileno)
         self.fails_sending = False  # every send is refused as a broken pipe
 
-    def recv(self, octets_max: int = RECV_OCTETS) -> bytes | None:
-        return self.end.recv(octets_max)
+    def recv(self) -> bytes | None:
+        return self.end.recv()
 
     def pending(self) -> int:
         return 0

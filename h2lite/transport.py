@@ -257,13 +257,13 @@ class Transport:
         """Octets wait inside the transport; call `push` when the socket is writable."""
         return False
 
-    def recv(self, octets_max: int = RECV_OCTETS) -> bytes | None:
+    def recv(self) -> bytes | None:
         """What has come, b"" at the end of the stream, None when nothing is there yet.
 
         Raises OSError when the connection is broken, TLSBroken where it is not the socket's fault.
         """
         try:
-            data = self.sock.recv(octets_max)
+            data = self.sock.recv(RECV_OCTETS)
         except (BlockingIOError, InterruptedError):
             return None
         if self.tap is not None:
@@ -421,9 +421,9 @@ class TLSTransport(Transport):
     def _alpn_fault(self, deed: str) -> str:
         return f"the peer does not offer {' or '.join(self._alpn)} by ALPN (it {deed})"
 
-    def recv(self, octets_max: int = RECV_OCTETS) -> bytes | None:
+    def recv(self) -> bytes | None:
         try:
-            data = self._ssl.recv(octets_max)
+            data = self._ssl.recv(RECV_OCTETS)
         except self._not_yet:
             return None
         except self._ssl_ends:

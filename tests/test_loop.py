@@ -8,12 +8,11 @@ import struct
 import threading
 import weakref
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from h2lite.connection import Connection
-from h2lite.errors import ErrorCode
+from h2lite.errors import ErrorCode, UsageError
 from h2lite.events import (
     ConnectionEnded,
     ConnectionFailed,
@@ -23,13 +22,14 @@ from h2lite.events import (
     SettingsReceived,
 )
 from h2lite.framer import CLIENT_PREFACE, Framer
-from h2lite.frames import DataFrame, GoAwayFrame, PingFrame, SettingsFrame
+from h2lite.frames import DataFrame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame
 from h2lite.limits import DEFAULT_LIMITS
-from h2lite.loop import LINGER_S, READ, SHARE_OCTETS_MIN, WRITE, Link, Loop, Source
+from h2lite.loop import LINGER_S, READ, WORK_A_TURN, WRITE, Link, Loop, Source
 from h2lite.testing import Clock
-from h2lite.transport import RECV_OCTETS, TLSBroken, Transport, prepare
+from h2lite.transport import TLSBroken, Transport, prepare
 from h2lite.value import Value
 
+from .pair import GET, block, feed
 from .running import tcp_pair
 
 
@@ -451,7 +451,7 @@ def test_a_reset_is_reported_with_the_systems_words(loop):
 def test_a_failing_socket_tells_why_the_connection_ended(link_ends, monkeypatch, error, cause):
     link_ends.exchange()
 
-    def recv(self: Transport, octets_max: int) -> bytes:
+    def recv(self: Transport) -> bytes:
         raise error
 
     link_ends.right.sendall(b"x")
@@ -691,20 +691,38 @@ def test_a_forgotten_source_is_not_kept_alive_by_its_deadline(loop, clock, ends)
     assert loop.next_deadline() is None
 
 
-# -- who takes long ----------------------------------------------------------------------------
+# -- who has much to say -----------------------------------------------------------------------
 
 
-class Laborious(Connection):
-    """Takes its time for each octet, on the loop's clock; counts what it was given at once."""
+def test_what_one_peer_says_at_once_is_understood_in_several_turns(link_ends):
+    link_ends.exchange()
+    link_ends.right.sendall(PingFrame(b"12345678").encode() * (WORK_A_TURN + 800))
 
-    clock: Clock
-    given: list[int]
-    seconds_an_octet = 1e-5
+    assert told_in_turns(link_ends) == [WORK_A_TURN, 800]
 
-    def receive_data(self, data: bytes, now: float) -> list[Any]:
-        self.given.append(len(data))
-        self.clock.now += len(data) * self.seconds_an_octet
-        return []
+
+def told_in_turns(ends: Ends) -> list[int]:
+    """How many events each turn gave, until one has nothing left to do at once."""
+    told: list[int] = []
+    while ends.loop.patience(None, 0.0) == 0.0 or not told:
+        told.append(len(ends.turn()))
+        ends.loop.flush()
+        ends.taken()
+    return told
+
+
+def test_field_lines_count_as_much_as_frames():
+    server = Connection(client=False)
+    feed(server, CLIENT_PREFACE, SettingsFrame(), SettingsFrame(ack=True))
+    lines = [*GET, *[(b"x", b"")] * 96]
+    octets = b"".join(HeadersFrame(at, block(lines), True).encode() for at in range(1, 80, 2))
+
+    first = server.receive_data(octets, 0.0, 1000)
+    assert (len(first), server.backlog) == (10, True)
+    with pytest.raises(UsageError):
+        server.receive_data(b"more", 0.0)
+    rest = server.receive_data(b"", 0.0)
+    assert (len(rest), server.backlog) == (30, False)
 
 
 class Decrypted(Transport):
@@ -712,58 +730,31 @@ class Decrypted(Transport):
 
     hidden = b""
 
-    def recv(self, octets_max: int = RECV_OCTETS) -> bytes | None:
+    def recv(self) -> bytes | None:
         if not self.hidden:
-            self.hidden = super().recv(RECV_OCTETS) or b""
-        data, self.hidden = self.hidden[:octets_max], self.hidden[octets_max:]
+            self.hidden = super().recv() or b""
+        data, self.hidden = self.hidden[:17000], self.hidden[17000:]
         return data or None
 
     def pending(self) -> int:
         return len(self.hidden)
 
 
-def laborious(loop: Loop, clock: Clock, sock: socket.socket, kind: type[Transport]) -> Laborious:
-    core = Laborious()
-    core.clock, core.given = clock, []
-    Link(loop, kind(sock, ("peer", 1)), core)
-    loop.flush()
-    return core
+def test_what_was_decrypted_meanwhile_is_read_once_that_is_understood(link_ends):
+    link_ends.exchange()
+    link_ends.link.transport = Decrypted(link_ends.link.transport.sock, ("left", 1))
+    link_ends.right.sendall(PingFrame(b"12345678").encode() * 1800)
+
+    assert told_in_turns(link_ends) == [1000, 800]
 
 
-def test_a_peer_whose_octets_take_long_is_read_less_of_in_a_turn(loop, clock, ends):
-    core = laborious(loop, clock, ends[0], Transport)
-    ends[1].sendall(bytes(8000))
-    loop.turn(clock.now)
-    ends[1].sendall(bytes(8000))
-    for _ in range(30):
-        loop.turn(clock.now)
+def test_an_end_forgets_what_was_left_to_be_understood(link_ends, loop):
+    link_ends.exchange()
+    link_ends.right.sendall(PingFrame(b"12345678").encode() * 3000)
+    link_ends.turn()
+    assert link_ends.client.backlog
+    link_ends.link.end("no more of it")
 
-    assert core.given == [8000, *[SHARE_OCTETS_MIN] * 7, 8000 - 7 * SHARE_OCTETS_MIN]
-
-
-def test_once_its_octets_take_no_longer_it_is_read_in_full_again(loop, clock, ends):
-    core = laborious(loop, clock, ends[0], Transport)
-    ends[1].sendall(bytes(8000))
-    loop.turn(clock.now)
-    core.seconds_an_octet = 0.0
-    ends[1].sendall(bytes(2 * RECV_OCTETS))
-    for _ in range(7):
-        loop.turn(clock.now)
-
-    assert core.given[1:] == [SHARE_OCTETS_MIN * 2**at for at in range(7)]
-    assert core.given[-1] == RECV_OCTETS
-
-
-def test_what_is_left_unread_though_it_was_decrypted_is_read_in_the_next_turn(loop, clock, ends):
-    core = laborious(loop, clock, ends[0], Decrypted)
-    ends[1].sendall(bytes(8000))
-    assert loop.turn(clock.now) != []
-    assert core.given == [8000]
-    ends[1].sendall(bytes(3000))
-    loop.turn(clock.now)
-    assert core.given[1:] == [SHARE_OCTETS_MIN]
-    assert loop.patience(None, clock.now) == 0.0
-
-    for _ in range(2):
-        loop.turn(clock.now)
-    assert sum(core.given) == 11000
+    assert not link_ends.client.backlog
+    assert loop.patience(1.0, 0.0) == 1.0
+    assert link_ends.turn() == []
