@@ -11,7 +11,7 @@ from .errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, MutableSequence
     from typing import BinaryIO, TypeAlias
 
     Body: TypeAlias = bytes | BinaryIO | Iterable[bytes]
@@ -24,20 +24,25 @@ BODY_RETRY_S = 0.05  # until a body that had nothing yet is asked again
 GATHERED_OCTETS = 1024
 
 
+def gather(pieces: MutableSequence[bytes | bytearray], piece: bytes | memoryview) -> None:
+    """Put one more piece behind the others; it is copied where it is no bytes."""
+    if pieces and len(piece) <= GATHERED_OCTETS and len(pieces[-1]) <= GATHERED_OCTETS:
+        last = pieces[-1]
+        if isinstance(last, bytes):
+            last = pieces[-1] = bytearray(last)
+        last += piece
+    else:
+        pieces.append(bytes(piece))
+
+
 class Pieces(deque["bytes | bytearray"]):
     """Content that has come and that nobody has taken yet, in order."""
 
     __slots__ = ()
 
     def add(self, piece: bytes | memoryview) -> None:
-        """More has come; it is copied where it is no bytes."""
-        if self and len(piece) <= GATHERED_OCTETS and len(self[-1]) <= GATHERED_OCTETS:
-            last = self[-1]
-            if isinstance(last, bytes):
-                last = self[-1] = bytearray(last)
-            last += piece
-        else:
-            self.append(bytes(piece))
+        """More has come."""
+        gather(self, piece)
 
     def take(self) -> bytes:
         """The next of it; IndexError when there is none."""

@@ -85,7 +85,7 @@ CONNECTION_WINDOW = 2**22  # octets in flight for all streams: 4 MiB is 320 Mbit
 # outstanding than this says nothing new about the peer.
 PINGS_IN_FLIGHT_MAX = 10
 CHATTER_FORGIVEN = 10  # for a stream, and for a DATA frame: WINDOW_UPDATEs and PRIORITY follow it
-SMALL_OCTETS = 1024  # of content: a peer that takes less at a time, or sends less in vain, chatters
+SMALL_OCTETS = 1024  # of content: a window that lets out less at a time is not worth its frames
 RESETS_REMEMBERED_MAX = 128  # streams whose reset decides how a late frame on them is taken
 SKIPS_REMEMBERED_MAX = 16  # runs of stream identifiers a client has passed over
 DEBUG_DATA_OCTETS_MAX = 256  # of a GOAWAY that tells a peer its fault
@@ -126,6 +126,7 @@ class Connection:
         "_resets",
         "_forgotten",
         "_cut_short_at",
+        "_overdue",
         "_chatter",
         "_chatter_at",
         "_empty_data",
@@ -189,6 +190,7 @@ class Connection:
         self._forgotten = 0  # the highest stream that we reset and no longer remember
         # When the requests that a client began were cut short, as many as it may have in a period.
         self._cut_short_at: deque[float] | None = None
+        self._overdue: PeerError | None = None  # for too many of them, found where none is raised
         self._chatter = 0.0  # frames that moved nothing, less those forgiven
         self._chatter_at = 0.0
         self._empty_data = 0  # frames in a row
@@ -458,13 +460,23 @@ class Connection:
         if self.closed:
             raise UsageError("the connection is closed")
 
+    def takes_section(self, fields: Fields) -> bool:
+        """The peer takes a field section of that size."""
+        limit = self.peer_settings[SettingId.MAX_HEADER_LIST_SIZE]
+        return limit == UNLIMITED or section_size(fields) <= limit
+
     def _check_section_size(self, fields: Fields) -> None:
         # RFC 9113 §6.5.2 [header-list-size-kept]: advice, but who ignores it is refused.
-        limit = self.peer_settings[SettingId.MAX_HEADER_LIST_SIZE]
-        if limit < UNLIMITED and section_size(fields) > limit:
+        if not self.takes_section(fields):
+            limit = self.peer_settings[SettingId.MAX_HEADER_LIST_SIZE]
             raise LocalProtocolError(
                 f"field section of {section_size(fields)} octets, the peer takes {limit}"
             )
+
+    @property
+    def withholds_credit(self) -> bool:
+        """The peer may be unable to send, since content of other streams lies unread here."""
+        return self._withheld > 0
 
     def send_data(self, stream: Stream, data: Octets, end_stream: bool = False) -> None:
         """Queue content; it is framed as windows and the socket allow.
@@ -507,9 +519,12 @@ class Connection:
         """
         stream.unwanted_octets = 0
 
-    def reset_stream(self, stream: Stream, error_code: int = ErrorCode.CANCEL) -> None:
+    def reset_stream(
+        self, stream: Stream, error_code: int = ErrorCode.CANCEL, provoked: bool = False
+    ) -> None:
         """End a stream at once; what it had queued is dropped.  A closed stream stays closed.
 
+        provoked   through something the client did: it counts among the resets it may cause
         A request that has not left yet is withdrawn without a trace.  A server that gives
         REFUSED_STREAM promises that nobody has acted on the request: the client may send it
         again.  Source: RFC 9113 §5.4.2, §8.7.
@@ -524,6 +539,11 @@ class Connection:
             return
         frame = RstStreamFrame(stream.stream_id, error_code).encode()
         stream.send(SEND_RESET)
+        if provoked and self._overdue is None:
+            try:
+                self._count_cut_short()
+            except PeerError as flood:  # which is not the caller's: the next request meets it
+                self._overdue = flood
         self._control.append(frame)
         self._note_reset(stream.stream_id, by_us=True)
         self._close_stream(stream)
@@ -898,10 +918,12 @@ class Connection:
             stream.scheduled = False
             self._round.remove(stream)
         if self._sections:
-            gone = [entry for entry in self._sections if entry[0] is stream]
-            for entry in gone:
-                self._sections.remove(entry)
-                self.queued_octets -= entry[3]
+            entries, self._sections = self._sections, deque()
+            for entry in entries:
+                if entry[0] is stream:
+                    self.queued_octets -= entry[3]
+                else:
+                    self._sections.append(entry)
         self._credit.pop(stream.stream_id, None)
 
     def _forget_streams_output(self) -> None:
@@ -972,8 +994,6 @@ class Connection:
         try:
             if stream is None:
                 self._check_late("DATA", frame.stream_id)
-                if size < SMALL_OCTETS:
-                    self._count_chatter()
             else:
                 self._take_data(stream, frame, octets, size)
         except PeerError:
@@ -1094,6 +1114,8 @@ class Connection:
         # RFC 9113 §5.1.1 [client-stream-odd]
         if stream_id % 2 == 0:
             raise PeerError(ErrorCode.PROTOCOL_ERROR, f"HEADERS on a server's stream {stream_id}")
+        if self._overdue is not None:
+            raise self._overdue
         if stream_id > self._last_peer_stream_id + 2:
             self._note_skipped(stream_id)
         self._last_peer_stream_id = stream_id
@@ -1349,8 +1371,11 @@ class Connection:
     def _count_chatter(self) -> None:
         """A frame came that moves no message; they are forgiven by time, and by what does move."""
         limits, now = self.limits, self._active_at or 0.0
-        forgiven = (now - self._chatter_at) * limits.chatter_per_s
-        self._chatter = max(0.0, self._chatter - forgiven) + 1
+        if self._chatter > 0:
+            forgiven = (now - self._chatter_at) * limits.chatter_per_s
+            self._chatter = max(0.0, self._chatter - forgiven)
+        # What moved before has made as much good in advance: who reads late updates late.
+        self._chatter = max(self._chatter, -limits.chatter) + 1
         self._chatter_at = now
         # RFC 9113 §10.5 [small-frames]
         if self._chatter > limits.chatter:

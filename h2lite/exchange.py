@@ -171,7 +171,11 @@ class Content:
             self._given_up = True
             self._pieces.clear()
             # It leads to whoever made this: a ring that only the collector would find, and late.
-            self._taken = int
+            self._taken = _taken_by_nobody
+
+
+def _taken_by_nobody(octets: int) -> None:
+    """What is told where nobody reads any more."""
 
 
 class Exchange(Source):
@@ -181,6 +185,7 @@ class Exchange(Source):
     stream      where the reply goes
     started     the handler was asked
     working     a step is under way: in a worker, or waiting for one
+    queued      it waits for one, and can be taken back
     answered    the reply's header section is queued
     waiting     the body had nothing yet
     over        nothing of it will be sent any more
@@ -201,6 +206,7 @@ class Exchange(Source):
         "octets",
         "started",
         "working",
+        "queued",
         "answered",
         "waiting",
         "over",
@@ -221,6 +227,7 @@ class Exchange(Source):
         self.octets = 0
         self.started = False
         self.working = False
+        self.queued = False
         self.answered = False
         self.waiting = False
         self.over = False

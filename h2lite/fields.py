@@ -112,7 +112,7 @@ class FieldDecoder:
 
             self._decoder = Decoder(max_header_list_size=self._octets_max)
             self._decoder.max_allowed_table_size = self._table_size
-        from hpack import HPACKError, OversizedHeaderListError
+        from hpack import OversizedHeaderListError
 
         if self._smallest_size < self._decoder.header_table_size:
             self._check_size_update(block)
@@ -124,7 +124,7 @@ class FieldDecoder:
             raise PeerError(
                 ErrorCode.ENHANCE_YOUR_CALM, f"field section over {self._octets_max} octets"
             ) from None
-        except HPACKError as error:
+        except Exception as error:  # noqa: BLE001  whatever octets make of the decoder, is theirs
             # RFC 9113 §4.3 [decoding-error]
             # hpack's own words may show the octets, or where they are in memory.
             raise PeerError(

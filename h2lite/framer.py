@@ -6,6 +6,7 @@ stream state and decodes no field block.  Grounds: RFC 9113 §3.4, §4.1, §4.2,
 
 from __future__ import annotations
 
+from .body import gather
 from .errors import ErrorCode, PeerError
 from .frames import (
     FLAG_ACK,
@@ -74,7 +75,7 @@ class Framer:
         self._at = 0
         # An unfinished frame is held as the pieces it came in, and joined once it is whole:
         # joining at every recv would cost the square of its size.
-        self._held: list[bytes] = []
+        self._held: list[bytes | bytearray] = []
         self._held_octets = 0
         self._needed = 0
 
@@ -86,7 +87,7 @@ class Framer:
     def feed(self, data: bytes) -> None:
         """Take octets; `next_frame` must have returned None since the last feed."""
         if self._held:
-            self._held.append(data)
+            gather(self._held, data)
             self._held_octets += len(data)
             if self._held_octets < self._needed:
                 return

@@ -40,10 +40,11 @@ class Limits(Value):
                            least that RFC 9113 §6.5.2 advises
     resets                 requests cut short within 10 s, by the client or through its fault
     request_octets         of one request's content that is handed over whole
-    kept_octets            of all requests of all clients, fields and unread content; past
-                           it the client that has most kept for it is refused
-    queued_octets          unsent on one connection: past this a body is asked for more only when
-                           that can leave at once; so it is past `kept_octets` of all together
+    kept_octets            of all requests and responses of all clients: fields, unread content,
+                           what is unsent.  Past it a request is refused of a client that has much
+                           kept for long, and who has something unsent is answered no more
+    queued_octets          unsent of the bodies of one connection: past this one is asked for more
+                           only when that can leave at once; so it is past `kept_octets`
     connections            at once; further ones are closed at accept
     preface_timeout        for a client's preface and SETTINGS
     handshake_timeout      for TLS

@@ -154,8 +154,8 @@ class Loop:
         """
         now = self.clock()
         if self._unread:
-            unread, self._unread = self._unread, {}
-            for reader in unread:
+            for reader in [*self._unread]:
+                self._unread.pop(reader, None)
                 for event in reader.ready(READ, now):
                     self._happened.append((reader, event))
         for key, mask in ready:

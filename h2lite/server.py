@@ -11,6 +11,7 @@ import math
 import sys
 import threading
 from collections import deque
+from heapq import nlargest
 
 from . import events as ev
 from .accept import Accepted, Handshake, HandshakeFailed, Handshaken, Listener
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from .stream import Stream
     from .transport import Tap
 
+HOARDERS = 10  # of those who keep most, the one to be refused is looked for
 LINE_OCTETS = 200  # that a field line takes beside what it is counted as: it is kept as text, too
 DESCRIPTORS_KEPT = 64  # for what handlers open: who would take one of the process's last is refused
 LOOKS = 4  # at each client in the shortest of its timeouts: late by a quarter of one at most
@@ -70,6 +72,7 @@ class _Client(Source):
     streaming    those of them whose body is pulled from
     handled      requests the handler is at work on, given up ones included until it has noticed
     held         requests that wait for one of these to end, in order
+    starting     they are being started
     kept_octets  of its requests, fields and unread content
     streams, queued_octets   of the connection when stock was taken last
     idle_since   no stream has been open since; None: one is
@@ -83,6 +86,7 @@ class _Client(Source):
         "streaming",
         "handled",
         "held",
+        "starting",
         "kept_octets",
         "streams",
         "queued_octets",
@@ -97,6 +101,7 @@ class _Client(Source):
         self.streaming: dict[Exchange, None] = {}
         self.handled = 0
         self.held: dict[Exchange, None] = {}
+        self.starting = False
         self.kept_octets = 0
         self.streams = 0
         self.queued_octets = 0
@@ -108,9 +113,8 @@ class _Client(Source):
         return [_LookDue()]
 
     def hoard(self, now: float) -> float:
-        """How much is kept for it, times how long its oldest request has been here."""
-        oldest = next(iter(self.exchanges.values()), None)
-        return 0.0 if oldest is None else self.kept_octets * oldest.age(now)
+        """How much is kept for its requests, each times how long."""
+        return sum(exchange.hoard(now) for exchange in self.exchanges.values())
 
     def standstill(self, key: int, sent: int, received: int, least: int, now: float) -> float:
         """Seconds since something last moved: content that came, or `least` octets that left."""
@@ -130,12 +134,12 @@ class _Workers:
     def __init__(
         self, count: int, handler: Callable[[Request], Reply], done: Callable[[Exchange], None]
     ) -> None:
-        from queue import SimpleQueue
-
         self._handler = handler
         self._done = done
         # Bounded by what fills it: an exchange stands in it once at most.
-        self._steps: SimpleQueue[Exchange | None] = SimpleQueue()
+        self._queue: dict[Exchange, None] = {}
+        self._changed = threading.Condition()
+        self._ending = False
         # Daemons: a handler that never returns must not keep the process from ending.
         self._threads = [
             threading.Thread(target=self._run, name=f"h2lite handler {number}", daemon=True)
@@ -145,10 +149,33 @@ class _Workers:
             thread.start()
 
     def step(self, exchange: Exchange) -> None:
-        self._steps.put(exchange)
+        with self._changed:
+            exchange.queued = True
+            self._queue[exchange] = None
+            self._changed.notify()
+
+    def take_back(self, exchange: Exchange) -> bool:
+        """Nobody is to make that step any more; False: somebody is at it."""
+        with self._changed:
+            if exchange.queued:
+                exchange.queued = False
+                del self._queue[exchange]
+                return True
+            return False
+
+    def _next(self) -> Exchange | None:
+        """The next one to make a step with, once there is one; None: it is the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._ending)
+            if not self._queue:
+                return None
+            exchange = next(iter(self._queue))
+            del self._queue[exchange]
+            exchange.queued = False
+            return exchange
 
     def _run(self) -> None:
-        while (exchange := self._steps.get()) is not None:
+        while (exchange := self._next()) is not None:
             try:
                 exchange.work(self._handler)
             except BaseException:  # noqa: BLE001  sys.exit() ends a request, not its thread
@@ -158,8 +185,9 @@ class _Workers:
 
     def end(self) -> None:
         """Let every step queued before be made, then end; whoever takes longer is left behind."""
-        for _ in self._threads:
-            self._steps.put(None)
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
         deadline = monotonic() + WORKERS_END_S
         for thread in self._threads:
             thread.join(max(0.0, deadline - monotonic()))
@@ -526,15 +554,20 @@ class Server:
         if self._kept_octets <= self.limits.kept_octets:
             return
         now = self._loop.clock()
-        client = max(self._clients.values(), key=lambda each: each.hoard(now))
+        large = nlargest(HOARDERS, self._clients.values(), key=lambda each: each.kept_octets)
+        client = max(large, key=lambda each: each.hoard(now))
         # What a worker is at would not be freed by that.
-        free = [each for each in client.exchanges.values() if not each.working]
-        refused = max(free, key=lambda each: each.hoard(now), default=exchange)
+        free = [each for each in client.exchanges.values() if each.queued or not each.working]
+        refused = max(free, key=lambda each: each.hoard(now), default=None)
+        if refused is None:
+            if client is not self._clients[exchange.link]:
+                return
+            refused = exchange
         self._say(f"{refused.request.address} gave more than the server can keep")
-        if refused.started:
-            self._reset(refused, ErrorCode.ENHANCE_YOUR_CALM)
-        else:
+        if refused.reply is None and (refused.queued or not refused.started):
             self._answer_here(refused, _TOO_BUSY)
+        else:
+            self._reset(refused, ErrorCode.ENHANCE_YOUR_CALM, provoked=True)
 
     def _count_kept(self, exchange: Exchange, octets: int) -> None:
         exchange.kept += octets
@@ -576,6 +609,7 @@ class Server:
         exchange = client.exchanges.get(event.stream_id)
         if exchange is not None:
             self._retire(exchange)
+        self._take_stock(client)
         if client.leaving:  # this may have been its last stream
             self._loop.touch(link)
 
@@ -607,6 +641,7 @@ class Server:
         if link.ended or link.connection.closed:
             return
         now = self._loop.clock()
+        self._take_stock(client)
         if self._is_stuck(client, now):
             self._say(f"{address_text(link.transport.address)} takes nothing that is sent to it")
             link.abort()
@@ -641,15 +676,18 @@ class Server:
         limits = self.limits
         exchange = client.exchanges.get(stream.stream_id)
         is_coming = stream.state in (OPEN, HALF_CLOSED_LOCAL)
+        if exchange is not None and exchange in client.held:
+            return
         if exchange is not None and is_coming and not exchange.started:
             if now - exchange.begun_at >= limits.request_timeout:
                 self._answer_here(exchange, _TOO_SLOW)
             return
-        if not stream.queued_octets and (not is_coming or stream.unread_octets):
-            client.progress.pop(stream.stream_id, None)
-            return  # whatever it waits for is the handler's to do
-        least = limits.stall_octets if stream.queued_octets else 1
-        sent, received = stream.sent_octets, stream.received_octets
+        sent, received, least = stream.sent_octets, 0, limits.stall_octets
+        if not stream.queued_octets:
+            if not is_coming or stream.unread_octets or client.link.connection.withholds_credit:
+                client.progress.pop(stream.stream_id, None)
+                return  # whatever it waits for is the handlers' to do
+            received, least = stream.received_octets, 1
         standstill = client.standstill(stream.stream_id, sent, received, least, now)
         if standstill < limits.stall_timeout:
             return
@@ -657,7 +695,7 @@ class Server:
         self._say(f"{address} stream {stream.stream_id} stands still")
         # RFC 9113 §8.1 [early-response-stop]: where the response has left whole, it stands.
         code = ErrorCode.NO_ERROR if stream.state == HALF_CLOSED_LOCAL else ErrorCode.CANCEL
-        client.link.connection.reset_stream(stream, code)
+        client.link.connection.reset_stream(stream, code, provoked=True)
         self._loop.touch(client.link)
         if exchange is not None:
             self._retire(exchange)
@@ -687,10 +725,12 @@ class Server:
         if client.handled >= self.limits.streams:
             return False
         self._take_stock(client)
-        return (
-            client.queued_octets <= self.limits.queued_octets
-            or self._queued_octets + self._kept_octets <= self.limits.kept_octets
-        )
+        return self._room > 0 or not client.queued_octets
+
+    @property
+    def _room(self) -> int:
+        """Octets that may still be kept, for all clients together."""
+        return self.limits.kept_octets - self._kept_octets - self._queued_octets
 
     def _step(self, exchange: Exchange) -> None:
         """Have the user's code make one step, here or in a worker."""
@@ -744,6 +784,8 @@ class Server:
             return
         self._say(f'{request.address} "{request.method} {request.path}" {reply.status}')
         exchange.answered = True
+        if not self._takes(exchange, exchange.fields):
+            return
         body = reply.body
         whole = isinstance(body, bytes)
         try:
@@ -781,8 +823,18 @@ class Server:
             self._fail(exchange)
         self._loop.touch(exchange.link)
 
+    def _takes(self, exchange: Exchange, fields: Fields) -> bool:
+        """The client takes a field section of that size; if it does not, its stream is reset."""
+        if exchange.link.connection.takes_section(fields):
+            return True
+        self._say(f"{exchange.request.address} takes no field section of that size")
+        self._reset(exchange, ErrorCode.INTERNAL_ERROR, provoked=True)
+        return False
+
     def _send_last(self, exchange: Exchange, octets: bytes, trailers: Fields) -> None:
         connection, stream = exchange.link.connection, exchange.stream
+        if not self._takes(exchange, trailers):
+            return
         connection.send_data(stream, octets, end_stream=not trailers)
         if trailers:
             connection.send_trailers(stream, trailers)
@@ -799,8 +851,8 @@ class Server:
         sys.excepthook(*sys.exc_info())
         self._reset(exchange, ErrorCode.INTERNAL_ERROR)
 
-    def _reset(self, exchange: Exchange, error_code: int) -> None:
-        exchange.link.connection.reset_stream(exchange.stream, error_code)
+    def _reset(self, exchange: Exchange, error_code: int, provoked: bool = False) -> None:
+        exchange.link.connection.reset_stream(exchange.stream, error_code, provoked)
         self._loop.touch(exchange.link)
         self._retire(exchange)
 
@@ -818,7 +870,7 @@ class Server:
         """Ask the bodies that run low for more, as long as their client takes it."""
         link, limits = client.link, self.limits
         room = limits.queued_octets - sum(e.stream.queued_octets for e in client.streaming)
-        room = min(room, limits.kept_octets - self._queued_octets - self._kept_octets)
+        room = min(room, self._room)
         for exchange in [*client.streaming]:
             stream = exchange.stream
             while self._wants_piece(exchange) and (
@@ -865,6 +917,8 @@ class Server:
         if exchange.request.content is not None:
             self._on_taken(exchange, exchange.request.content.give_up())
         exchange.waiting = False
+        if self._workers is not None and exchange.working and self._workers.take_back(exchange):
+            exchange.working = False
         if not exchange.working:  # else when its step is made
             self._close_body(exchange)
 
@@ -889,10 +943,14 @@ class Server:
         self._start_held(client)
 
     def _start_held(self, client: _Client) -> None:
+        if client.starting:  # by a request that has ended at once: whoever started it goes on
+            return
+        client.starting = True
         while client.held and self._may_ask(client):
             held = next(iter(client.held))
             del client.held[held]
             self._start(held)
+        client.starting = False
 
     def _say(self, line: str) -> None:
         if self._log is None:

@@ -110,4 +110,4 @@ def test_curl_keeps_the_answer_to_an_upload_that_is_refused(
     done = run(curl, "-sS", version, *ground.trust(url), "-T", huge, "-w", "%{http_code}", url)
 
     assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout == b"content over 1 MiB is not taken\n413"
+    assert done.stdout == b"content over 1048576 octets is not taken\n413"
