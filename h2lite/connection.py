@@ -186,7 +186,8 @@ class Connection:
         self.goaway_sent: GoAwayFrame | None = None
         self._next_stream_id = 1 if client else 2
         self._last_peer_stream_id = 0
-        self._resets: dict[int, bool] = {}  # stream -> whether it was we who reset it
+        # What may come late: of a stream that we reset, octets its window let pass; else -1.
+        self._resets: dict[int, int] = {}
         self._forgotten = 0  # the highest stream that we reset and no longer remember
         # When the requests that a client began were cut short, as many as it may have in a period.
         self._cut_short_at: deque[float] | None = None
@@ -545,7 +546,7 @@ class Connection:
             except PeerError as flood:  # which is not the caller's: the next request meets it
                 self._overdue = flood
         self._control.append(frame)
-        self._note_reset(stream.stream_id, by_us=True)
+        self._note_reset(stream.stream_id, max(0, stream.receive_window.size))
         self._close_stream(stream)
 
     def update_settings(self, settings: dict[int, int], now: float) -> None:
@@ -972,9 +973,10 @@ class Connection:
         # RFC 9113 §5.4.2 [stream-error]
         frame = RstStreamFrame(error.stream_id, error.error_code)
         self._answer(frame.encode(), self._control)
-        self._note_reset(error.stream_id, by_us=True)
         self._count_cut_short()
         stream = self.streams.get(error.stream_id)
+        left = 0 if stream is None else max(0, stream.receive_window.size)
+        self._note_reset(error.stream_id, left)
         if stream is not None:
             self._close_stream(stream)
             events.append(ev.StreamReset(error.stream_id, error.error_code, False, error.message))
@@ -994,6 +996,7 @@ class Connection:
         try:
             if stream is None:
                 self._check_late("DATA", frame.stream_id)
+                self._count_late(frame.stream_id, size)
             else:
                 self._take_data(stream, frame, octets, size)
         except PeerError:
@@ -1205,7 +1208,7 @@ class Connection:
             self._count_chatter()
             return
         stream.receive(RECV_RESET)
-        self._note_reset(frame.stream_id, by_us=False)
+        self._note_reset(frame.stream_id, -1)
         self._close_stream(stream)
         # RFC 9113 §8.1 [early-response]: what came before, a whole response say, is reported.
         events.append(ev.StreamReset(frame.stream_id, frame.error_code, True))
@@ -1351,9 +1354,9 @@ class Connection:
         goaway = self.goaway_sent
         if goaway is not None and not self.client and stream_id > goaway.last_stream_id:
             return
-        reset_by_us = self._resets.get(stream_id)
+        left = self._resets.get(stream_id)
         # RFC 9113 §5.4.2 [reset-once]
-        if reset_by_us:
+        if left is not None and left >= 0:
             return
         # RFC 9113 §5.1.1 [stream-id-lower]
         if any(stream_id in skipped for skipped in self._skips):
@@ -1361,11 +1364,11 @@ class Connection:
                 ErrorCode.PROTOCOL_ERROR, f"{name} on stream {stream_id}, which was passed over"
             )
         # RFC 9113 §5.1 [closed-minimal]: where it may be one we reset, nobody is accused.
-        if reset_by_us is None and stream_id <= self._forgotten:
+        if left is None and stream_id <= self._forgotten:
             return
         # RFC 9113 §6.1 [data-closed], §5.1 [closed-by-reset]: the stream's business. §5.1
         # [closed-by-end]: HEADERS after END_STREAM would use the stream a second time.
-        reach = 0 if name == "HEADERS" and reset_by_us is None else stream_id
+        reach = 0 if name == "HEADERS" and left is None else stream_id
         raise PeerError(ErrorCode.STREAM_CLOSED, f"{name} on closed stream {stream_id}", reach)
 
     def _count_chatter(self) -> None:
@@ -1401,12 +1404,20 @@ class Connection:
             )
         instants.append(now)
 
-    def _note_reset(self, stream_id: int, by_us: bool) -> None:
+    def _count_late(self, stream_id: int, octets: int) -> None:
+        """Content came for a stream that is closed: it may have left before that was known."""
+        left = self._resets.get(stream_id, 0)
+        if octets <= left:
+            self._resets[stream_id] = left - octets
+        else:
+            self._count_chatter()
+
+    def _note_reset(self, stream_id: int, left: int) -> None:
         if len(self._resets) >= RESETS_REMEMBERED_MAX:
             oldest = next(iter(self._resets))
-            if self._resets.pop(oldest):
+            if self._resets.pop(oldest) >= 0:
                 self._forgotten = max(self._forgotten, oldest)
-        self._resets[stream_id] = by_us
+        self._resets[stream_id] = left
 
     def _note_skipped(self, stream_id: int) -> None:
         # RFC 9113 §5.1.1 [lower-streams-close]

@@ -749,7 +749,7 @@ def reset_closed_flood(target: Target) -> Outcome:
 
 @attack
 def data_after_reset(target: Target) -> Outcome:
-    """DATA on a stream that the server has reset, which is taken as late and dropped."""
+    """DATA on a stream that the server has reset, far more than its window let pass."""
     with Attacker(target) as client:
         stream_id = client.next_id()
         octets = client.block("/echo", (b"Upper", b"case"), method="POST")
@@ -758,7 +758,7 @@ def data_after_reset(target: Target) -> Outcome:
         client.done.discard(stream_id)
         # No window of that stream is given back, but nobody counts against it either.
         client.windows[stream_id] = LARGEST
-        client.pour(stream_id, DataFrame(stream_id, b"x").encode(), 1, MANY)
+        client.pour(stream_id, DataFrame(stream_id, bytes(100)).encode(), 100, MANY)
         return client.outcome()
 
 

@@ -467,7 +467,7 @@ def test_what_is_held_is_found_wherever_it_is():
     before = held(core)
 
     core._control.append(bytes(1000))
-    core._resets.update(dict.fromkeys(range(50), True))
+    core._resets.update(dict.fromkeys(range(50), 0))
     core._framer._held = [b"abc", b"def"]
 
     after = held(core)

@@ -235,6 +235,21 @@ def test_content_that_a_reset_crosses_is_not_chatter_however_small_its_frames():
 
 
 @pytest.mark.rfc("small-frames")
+def test_content_for_a_stream_that_was_reset_may_fill_its_window_and_then_chatters():
+    server = Connection(client=False, limits=Limits(stream_octets=1000, chatter=50))
+    drain(server)
+    feed(server, CLIENT_PREFACE, SettingsFrame(), SettingsFrame(ack=True))
+    feed(server, HeadersFrame(1, block(POST)))
+    server.reset_stream(server.streams[1])
+    feed(server, *[DataFrame(1, b"x" * 10)] * 100)
+    assert server._chatter <= 1
+
+    events = feed(server, *[DataFrame(1, b"x" * 10)] * 61)
+
+    assert_over(events, CALM, "over 50 frames that move nothing")
+
+
+@pytest.mark.rfc("small-frames")
 def test_a_reader_that_was_busy_may_say_at_once_what_it_has_taken():
     server = begun(client=False, peer={SettingId.INITIAL_WINDOW_SIZE: 2**22})
     feed(server, WindowUpdateFrame(0, 2**30), HeadersFrame(1, block(GET), True))
