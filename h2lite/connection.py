@@ -453,7 +453,12 @@ class Connection:
         elif end_stream:
             # RFC 9113 §8.1 [interim-end-stream]
             raise LocalProtocolError("an interim response cannot end the stream")
-        octets = section_size(fields)
+        self._queue_section(stream, fields, end_stream, section_size(fields))
+
+    def _queue_section(
+        self, stream: Stream, fields: Fields | None, end_stream: bool, octets: int
+    ) -> None:
+        stream.sections += 1
         self.queued_octets += octets
         self._sections.append((stream, fields, end_stream, octets))
 
@@ -507,7 +512,7 @@ class Connection:
         if stream.outgoing:
             self._schedule(stream)
         elif stream.end_queued and stream.state != IDLE:
-            self._sections.append((stream, None, True, 0))
+            self._queue_section(stream, None, True, 0)
 
     def stop_request(self, stream: Stream) -> None:
         """The response answers the request without its rest (server role).
@@ -767,6 +772,7 @@ class Connection:
         """Encode what can leave of responses, trailers and requests; return the room left."""
         while self._sections and room > 0:
             stream, fields, end_stream, octets = self._sections.popleft()
+            stream.sections -= 1
             self.queued_octets -= octets
             room -= self._frame_section(parts, stream, fields, end_stream)
         while self._openers and room > 0:
@@ -918,7 +924,8 @@ class Connection:
         if stream.scheduled:
             stream.scheduled = False
             self._round.remove(stream)
-        if self._sections:
+        if stream.sections:
+            stream.sections = 0
             entries, self._sections = self._sections, deque()
             for entry in entries:
                 if entry[0] is stream:

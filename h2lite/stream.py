@@ -76,6 +76,7 @@ class Stream:
     expected         octets of content the peer declared, None when it did not
     promised         octets of content we declared, None when we did not
     interim_received 1xx responses so far
+    sections         of its header and trailer sections that wait to be framed, how many
     sent_octets      content that was framed
     received_octets  content that came
     unwanted_octets  content that came though the response was whole; None: it is wanted
@@ -100,6 +101,7 @@ class Stream:
         "unwanted_octets",
         "promised",
         "received_octets",
+        "sections",
         "sent_octets",
         "_offered_octets",
         "scheduled",
@@ -124,6 +126,7 @@ class Stream:
         self.unwanted_octets: int | None = None
         self.promised: int | None = None
         self.received_octets = 0
+        self.sections = 0
         self.sent_octets = 0
         self._offered_octets = 0
         self.scheduled = False  # stands in the connection's round of streams with DATA

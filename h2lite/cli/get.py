@@ -20,6 +20,7 @@ from ..errors import (
     UsageError,
     WriteTimeout,
 )
+from ..limits import limits_from
 from ..loop import LINGER_S
 from ..origin import parse_url
 from . import DONE, check_output, complain, describe_size, drop, printable
