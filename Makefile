@@ -41,7 +41,8 @@ test: $(VENV)/.ready  ## the quick tests
 
 check: lint types  ## lint, types, the quick tests without a warning, coverage, benches once
 	$(PY) -m coverage erase
-	$(PY) -bb -W error -m coverage run -m pytest $(QUICK) $(call report,check) $(PYTEST_ARGS)
+	$(PY) -bb -W error -m coverage run -m pytest $(QUICK) -n $(TESTS_AT_ONCE) $(call report,check) \
+	    $(PYTEST_ARGS)
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 	$(PY) -bb -W error -m pytest bench --benchmark-disable $(call report,check-bench)

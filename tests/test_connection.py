@@ -33,7 +33,7 @@ from h2lite.frames import (
     UnknownFrame,
     WindowUpdateFrame,
 )
-from h2lite.limits import DEFAULT_LIMITS
+from h2lite.limits import DEFAULT_LIMITS, Limits
 from h2lite.settings import SettingId
 from h2lite.stream import CLOSED, IDLE, Stream
 from tests import pair
@@ -465,8 +465,10 @@ def test_as_many_continuations_may_be_empty_in_a_row_and_no_more(feed):
 @pytest.mark.rfc("field-block-bounded")
 @pytest.mark.parametrize("frames", ["one", "some"])
 def test_a_field_block_is_not_kept_past_what_a_section_may_hold(feed, frames):
-    most = DEFAULT_LIMITS.field_section_octets
-    server = begun(client=False, settings={SettingId.MAX_FRAME_SIZE: 2**20})
+    most = 2000
+    server = Connection(client=False, limits=Limits(field_section_octets=most))
+    drain(server)
+    feed(server, CLIENT_PREFACE + SettingsFrame().encode())
     if frames == "one":
         refused = feed(server, HeadersFrame(1, bytes(most + 1)))
     else:
