@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from inspect import cleandoc
 from pathlib import Path
 
 from h2lite.limits import DEFAULT_LIMITS, Limits
@@ -25,7 +26,8 @@ def test_every_limit_is_in_the_tables_once_with_its_default_in_the_order_of_the_
 
 
 def test_every_limit_is_in_its_docstring_in_the_same_order():
-    documented = re.findall(r"^    ([a-z_]+)  +\S", Limits.__doc__ or "", re.MULTILINE)
+    # As cleandoc has it, which is how Python 3.13 keeps it from the start.
+    documented = re.findall(r"^([a-z_]+)  +\S", cleandoc(Limits.__doc__ or ""), re.MULTILINE)
 
     assert documented == Limits.slots()
 
