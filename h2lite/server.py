@@ -564,10 +564,13 @@ class Server:
                 return
             refused = exchange
         self._say(f"{refused.request.address} gave more than the server can keep")
-        if refused.reply is None and (refused.queued or not refused.started):
-            self._answer_here(refused, _TOO_BUSY)
-        else:
+        was_asked = refused.started
+        if self._take_back(refused):
+            was_asked = refused.reply is not None
+        if was_asked:
             self._reset(refused, ErrorCode.ENHANCE_YOUR_CALM, provoked=True)
+        else:
+            self._answer_here(refused, _TOO_BUSY)
 
     def _count_kept(self, exchange: Exchange, octets: int) -> None:
         exchange.kept += octets
@@ -917,10 +920,16 @@ class Server:
         if exchange.request.content is not None:
             self._on_taken(exchange, exchange.request.content.give_up())
         exchange.waiting = False
-        if self._workers is not None and exchange.working and self._workers.take_back(exchange):
-            exchange.working = False
+        self._take_back(exchange)
         if not exchange.working:  # else when its step is made
             self._close_body(exchange)
+
+    def _take_back(self, exchange: Exchange) -> bool:
+        """Have no worker make the step that waits for one; False: none waits."""
+        if self._workers is None or not self._workers.take_back(exchange):
+            return False
+        exchange.working = False
+        return True
 
     def _close_body(self, exchange: Exchange) -> None:
         """The last step of an exchange that is over, where its body is something to be closed."""
