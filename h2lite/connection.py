@@ -984,6 +984,8 @@ class Connection:
         stream = self.streams.get(error.stream_id)
         left = 0 if stream is None else max(0, stream.receive_window.size)
         self._note_reset(error.stream_id, left)
+        if stream is None and self.client:
+            self._count_chatter()
         if stream is not None:
             self._close_stream(stream)
             events.append(ev.StreamReset(error.stream_id, error.error_code, False, error.message))
@@ -1397,9 +1399,7 @@ class Connection:
         """The peer has reset a stream, or has made us reset one."""
         # RFC 9113 §10.5 [resets-bounded]: MAX_CONCURRENT_STREAMS does not see such streams, yet
         # each is a request that somebody has begun to answer.
-        if self._active_at is None:
-            return
-        if self.client:  # each was a request of our own
+        if self.client or self._active_at is None:  # a client's were requests of its own
             return
         if self._cut_short_at is None:
             self._cut_short_at = deque(maxlen=self.limits.resets)
@@ -1413,8 +1413,8 @@ class Connection:
 
     def _count_late(self, stream_id: int, octets: int) -> None:
         """Content came for a stream that is closed: it may have left before that was known."""
-        left = self._resets.get(stream_id, 0)
-        if octets <= left:
+        left = self._resets.get(stream_id)
+        if left is not None and octets <= left:
             self._resets[stream_id] = left - octets
         else:
             self._count_chatter()

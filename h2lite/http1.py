@@ -24,7 +24,7 @@ from .fields import (
     trailers_fault,
 )
 from .limits import DEFAULT_LIMITS, Limits
-from .settings import SettingId
+from .settings import UNLIMITED, SettingId
 from .stream import CLOSED, IDLE, RECV_END, SEND_DATA, SEND_END, SEND_HEADERS, Stream
 
 TYPE_CHECKING = False
@@ -108,7 +108,7 @@ class Http1Connection:
 
     # -- octets in -------------------------------------------------------------------------
 
-    def receive_data(self, data: bytes, now: float, work_max: int = 0) -> list[Event]:
+    def receive_data(self, data: bytes, now: float, work_max: int = UNLIMITED) -> list[Event]:
         """Take what the transport received; return what happened, in order.
 
         data   octets in any cuts

@@ -250,6 +250,27 @@ def test_content_for_a_stream_that_was_reset_may_fill_its_window_and_then_chatte
 
 
 @pytest.mark.rfc("small-frames")
+def test_late_content_leaves_nothing_behind_of_streams_that_nobody_remembers():
+    server = serving(1)
+    server.goaway()
+    for number in range(1, 300):
+        at = 2 * number + 1
+        feed(server, HeadersFrame(at, block(POST)), DataFrame(at, b""), DataFrame(at, b"x"))
+
+    assert server._resets == {}
+
+
+@pytest.mark.rfc("small-frames")
+def test_a_server_whose_late_frames_have_us_reset_them_chatters():
+    client = begun(client=True)
+    client.send_request(GET)
+    drain(client)
+    feed(client, HeadersFrame(1, block(OK), True))
+
+    assert_calmed_in_time(client, itertools.repeat(DataFrame(1, b"late")), forgiven=10)
+
+
+@pytest.mark.rfc("small-frames")
 def test_a_reader_that_was_busy_may_say_at_once_what_it_has_taken():
     server = begun(client=False, peer={SettingId.INITIAL_WINDOW_SIZE: 2**22})
     feed(server, WindowUpdateFrame(0, 2**30), HeadersFrame(1, block(GET), True))

@@ -8,6 +8,7 @@ from inspect import cleandoc
 from pathlib import Path
 
 from h2lite.limits import DEFAULT_LIMITS, Limits
+from tests.attacks import ATTACKS
 
 PAGE = (Path(__file__).parent.parent / "SECURITY.md").read_text(encoding="utf-8")
 TESTS = Path(__file__).parent
@@ -43,3 +44,12 @@ def test_every_constant_has_the_value_that_is_told():
 def test_the_files_it_names_exist():
     for name in re.findall(r"tests/(\w+\.py)", PAGE):
         assert (TESTS / name).exists(), name
+
+
+def test_every_attack_is_one_of_that_name_and_every_limit_that_meets_it_exists():
+    rows = re.findall(r"^\| ([^|]*CVE-[^|]*) \| `(\w+)` \| (.*) \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 15
+    for name, attack, met_by in rows:
+        for number in re.findall(r"CVE-\d+-\d+", name):
+            assert number in (ATTACKS[attack].__doc__ or ""), number
+        assert {*re.findall(r"`(\w+)`", met_by)} <= {*Limits.slots()}, met_by
