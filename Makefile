@@ -68,12 +68,12 @@ soak: $(VENV)/.ready  ## fifty threads share a pool while everything breaks, for
 
 bench: $(VENV)/.ready  ## measure h2lite beside its floors
 	$(PY) -m pytest bench $(PYTEST_ARGS)
-	@$(PY) -m bench.side_by_side codec ping
+	@$(PY) -m bench.side_by_side
 	@$(PY) -m bench.detection
 
 bench-peers: $(PEERS_VENV)/.ready  ## measure h2lite beside its floors and its peers
 	$(PEERS_PY) -m pytest bench -m "peer or not peer" $(PYTEST_ARGS)
-	@$(PEERS_PY) -m bench.side_by_side codec ping --peers
+	@$(PEERS_PY) -m bench.side_by_side --peers
 
 spec: $(VENV)/.ready  ## which requirements of the RFCs are done, which not, and why
 	@$(PY) tests/spec.py

@@ -15,6 +15,7 @@ HPACK has no part in it: a field block is octets here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,6 +31,7 @@ from h2lite.frames import (
     WindowUpdateFrame,
 )
 
+from .figures import SAME, Measured, Options, compare, cores, median_ratio, on_core
 from .variant import FLOOR, OURS, Variant
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 HYPERFRAME = "hyperframe"
 PARSE, SERIALISE = "parse", "serialise"
 DIRECTIONS = (PARSE, SERIALISE)
+PINNING = SAME
+CALLS = 30  # a round, of up to FRAMES_MAX frames each
 FRAMES_MAX = 16  # in one timed call, so that reading the clock is no part of the result
 RECV_OCTETS = 65536
 
@@ -204,3 +208,44 @@ _BUILDERS: dict[tuple[str, str], Callable[[Case], Variant]] = {
     (OURS, SERIALISE): _our_serialise,
     (HYPERFRAME, SERIALISE): _hyperframe_serialise,
 }
+
+
+def measure(options: Options) -> list[Measured]:
+    """Every case in both directions."""
+    results = []
+    with on_core(cores(PINNING)[0]):
+        for direction in DIRECTIONS:
+            for name, case in CASES.items():
+                variants = [variant(kind, direction, case) for kind in (FLOOR, OURS)]
+                if options.peers:
+                    try:
+                        variants.append(variant(HYPERFRAME, direction, case))
+                    except ModuleNotFoundError as error:
+                        options.absent.add(f"{HYPERFRAME}: {error}")
+                what = f"{direction} {name}"
+                results += compare(what, variants, CALLS, options.rounds, operation="frame")
+    return results
+
+
+def summary(results: list[Measured]) -> list[str]:
+    """How many times h2lite's time hyperframe takes: a line for each direction."""
+    by_name = {(one.what, one.variant): one.rounds for one in results}
+    lines = []
+    for direction in DIRECTIONS:
+        times = {
+            case: median_ratio(
+                by_name[f"{direction} {case}", HYPERFRAME], by_name[f"{direction} {case}", OURS]
+            )
+            for case in CASES
+            if (f"{direction} {case}", HYPERFRAME) in by_name
+        }
+        if not times:
+            continue
+        each = ", ".join(f"{case} {ratio:.2f}" for case, ratio in times.items())
+        long_data = times.pop(LONG_DATA)
+        mean = math.prod(times.values()) ** (1 / len(times))
+        lines.append(
+            f"{direction}: hyperframe takes {mean:.2f} x h2lite's time (geometric mean of the "
+            f"{len(times)} types; {LONG_DATA} {long_data:.2f} x)\n    {each}"
+        )
+    return lines

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import selectors
 import socket
 import ssl
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
+
+import pytest
 
 import h2lite
 from h2lite.connection import Connection
@@ -31,31 +33,19 @@ from h2lite.framer import CLIENT_PREFACE
 from h2lite.frames import PingFrame, SettingsFrame
 from h2lite.loop import Link, Loop
 from h2lite.transport import TLSTransport, Transport, client_context, prepare
-from tests.peers.servers import CLEAR, HOST, Ground, accepts, free_port
+from tests.peers.servers import CLEAR, HOST, TLS, Ground, accepts, free_port
 
+from .figures import SAME, Measured, Options, compare, cores, on_core
 from .variant import FLOOR, Variant
 
 CORE, PUBLIC, H2 = "core+loop", "ping()", "h2"
 ECHO, NGHTTPD = "echo", "nghttpd"
+PINNING = SAME
+CALLS = 150  # a round
 TIMEOUT_S = 5.0
 RECV_OCTETS = 65536
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError)
 ECHO_PROGRAM = Path(__file__).with_name("echo.py")
-
-
-@contextmanager
-def one_core() -> Iterator[int | None]:
-    """Keep this thread, and every process it starts, on one core; None where nobody can."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield None
-        return
-    before = os.sched_getaffinity(0)
-    core = max(before)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield core
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 class Target(NamedTuple):
@@ -283,3 +273,40 @@ def variant(name: str, target: Target) -> Iterator[Variant]:
         yield Variant(name, client.ping, client.holds)
     finally:
         client.close()
+
+
+def measure(options: Options) -> list[Measured]:
+    """Every client against every server, in cleartext and under TLS."""
+    results = []
+    servers = [ECHO, *([NGHTTPD] if options.peers else [])]
+    clients = [FLOOR, CORE, PUBLIC, *([H2] if options.peers else [])]
+    with (
+        on_core(cores(PINNING)[0]),
+        tempfile.TemporaryDirectory() as folder,
+        ExitStack() as stack,
+    ):
+        ground = Ground(Path(folder))
+        stack.callback(ground.stop)
+        for server in servers:
+            for security in (CLEAR, TLS):
+                try:
+                    place = target(ground, server, security)
+                except pytest.skip.Exception as reason:
+                    options.absent.add(f"{server}: {reason}")
+                    continue
+                what = f"ping {server} {security}"
+                results += compare_clients(what, place, clients, options)
+    return results
+
+
+def compare_clients(
+    what: str, place: Target, clients: list[str], options: Options
+) -> list[Measured]:
+    with ExitStack() as stack:
+        variants = []
+        for client in clients:
+            try:
+                variants.append(stack.enter_context(variant(client, place)))
+            except ModuleNotFoundError as error:
+                options.absent.add(f"{client}: {error}")
+        return compare(what, variants, CALLS, options.rounds, operation="PING")

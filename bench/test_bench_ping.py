@@ -15,6 +15,7 @@ import pytest
 from tests.peers.servers import CLEAR, TLS, Ground
 
 from . import pings
+from .figures import cores, on_core
 from .variant import FLOOR
 
 pytestmark = [
@@ -25,7 +26,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    with pings.one_core():
+    with on_core(cores(pings.PINNING)[0]):
         ground = Ground(tmp_path_factory.mktemp("bench"))
         yield ground
         ground.stop()
