@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from .body import BODY_QUEUED_OCTETS, Pieces
+from .fields import Section
 from .retry import RETRIES_MAX
 from .timeout import NO_LIMITS
 
@@ -47,7 +48,7 @@ class Call:
 
     __slots__ = (
         "origin",
-        "fields",
+        "section",
         "method",
         "content",
         "rewindable",
@@ -97,7 +98,7 @@ class Call:
         retries_max: int = RETRIES_MAX,
     ) -> None:
         self.origin = origin
-        self.fields = fields
+        self.section = Section(fields)
         self.method = next((value for name, value in fields if name == b":method"), b"")
         self.content = content
         self.rewindable = rewindable

@@ -26,12 +26,8 @@ from .errors import ErrorCode, LocalProtocolError, PeerError, UsageError, error_
 from .fields import (
     FieldDecoder,
     FieldEncoder,
+    Section,
     content_of_response,
-    declared_length,
-    request_fault,
-    response_fault,
-    section_size,
-    trailers_fault,
 )
 from .framer import CLIENT_PREFACE, Framer
 from .frames import (
@@ -220,8 +216,8 @@ class Connection:
         self._credit: dict[int, int] = {}  # by stream, what WINDOW_UPDATE is to say
         self._answers = 0  # of the queued frames, those the peer provoked
         self._answers_sent = 0  # the same of what data_to_send returned last
-        self._sections: deque[tuple[Stream, Fields | None, bool, int]] = deque()
-        self._openers: deque[tuple[Stream, Fields]] = deque()
+        self._sections: deque[tuple[Stream, Section | None, bool]] = deque()
+        self._openers: deque[tuple[Stream, Section]] = deque()
         self._round: deque[Stream] = deque()
         self._lengths: list[int] = []  # of the units in what data_to_send returned last
         # The first urgent one among those units, and all that were urgent.
@@ -411,10 +407,10 @@ class Connection:
 
     # -- calls -----------------------------------------------------------------------------
 
-    def send_request(self, fields: Fields, end_stream: bool = True) -> Stream:
+    def send_request(self, fields: Fields | Section, end_stream: bool = True) -> Stream:
         """Queue a request (client role); its stream's id is taken when it leaves.
 
-        fields       (name, value) pairs of bytes, pseudo-header fields first
+        fields       (name, value) pairs of bytes, pseudo-header fields first; or a Section of them
         end_stream   True: no content follows
         Raises LocalProtocolError for a field section RFC 9113 forbids, UsageError when the
         connection takes no new streams.  Source: RFC 9113 §8.3.1.
@@ -423,16 +419,18 @@ class Connection:
             raise UsageError("a server opens no streams")
         if not self.takes_requests:
             raise UsageError("the connection takes no new requests")
-        fields = [*fields]  # the caller may use its list again before this one has left
-        check_request(fields)
-        self._check_section_size(fields)
+        section = self._encoder.section(fields)
+        check_request(section)
+        self._check_section_size(section)
         stream = Stream(may_send_content=True)
-        stream.answers_head = (b":method", b"HEAD") in fields
-        stream.announce(declared_length(fields), end_stream)
-        self._openers.append((stream, fields))
+        stream.answers_head = section.method == b"HEAD"
+        stream.announce(section.declared, end_stream)
+        self._openers.append((stream, section))
         return stream
 
-    def send_response(self, stream: Stream, fields: Fields, end_stream: bool = False) -> None:
+    def send_response(
+        self, stream: Stream, fields: Fields | Section, end_stream: bool = False
+    ) -> None:
         """Queue a response's header section, interim ones included (server role).
 
         Raises LocalProtocolError as send_request; UsageError when the stream has ended.
@@ -441,42 +439,42 @@ class Connection:
         # RFC 9113 §8.1 [one-final-response]
         if self.client or stream.may_send_content or stream.state in (CLOSED, HALF_CLOSED_LOCAL):
             raise UsageError(f"stream {stream.stream_id} takes no response any more")
-        fields = [*fields]
+        section = self._encoder.section(fields)
         # RFC 9113 §8.3 [malformed-not-sent]
-        _refuse(response_fault(fields))
-        self._check_section_size(fields)
-        status = int(fields[0][1])
+        _refuse(section.response_fault())
+        self._check_section_size(section)
+        status = section.status
         if status >= 200:
-            content = content_of_response(status, fields, stream.answers_head)
+            content = content_of_response(status, section.declared, stream.answers_head)
             stream.announce(content, end_stream)
             stream.may_send_content = True
         elif end_stream:
             # RFC 9113 §8.1 [interim-end-stream]
             raise LocalProtocolError("an interim response cannot end the stream")
-        self._queue_section(stream, fields, end_stream, section_size(fields))
+        self._queue_section(stream, section, end_stream)
 
-    def _queue_section(
-        self, stream: Stream, fields: Fields | None, end_stream: bool, octets: int
-    ) -> None:
+    def _queue_section(self, stream: Stream, section: Section | None, end_stream: bool) -> None:
+        """Queue a header section; None: the end of the stream."""
         stream.sections += 1
-        self.queued_octets += octets
-        self._sections.append((stream, fields, end_stream, octets))
+        if section is not None:
+            self.queued_octets += section.size
+        self._sections.append((stream, section, end_stream))
 
     def _check_open_for_sending(self) -> None:
         if self.closed:
             raise UsageError("the connection is closed")
 
-    def takes_section(self, fields: Fields) -> bool:
+    def takes_section(self, fields: Fields | Section) -> bool:
         """The peer takes a field section of that size."""
         limit = self.peer_settings[SettingId.MAX_HEADER_LIST_SIZE]
-        return limit == UNLIMITED or section_size(fields) <= limit
+        return self._encoder.section(fields).size <= limit
 
-    def _check_section_size(self, fields: Fields) -> None:
+    def _check_section_size(self, section: Section) -> None:
         # RFC 9113 §6.5.2 [header-list-size-kept]: advice, but who ignores it is refused.
-        if not self.takes_section(fields):
-            limit = self.peer_settings[SettingId.MAX_HEADER_LIST_SIZE]
+        limit = self.peer_settings[SettingId.MAX_HEADER_LIST_SIZE]
+        if section.size > limit:
             raise LocalProtocolError(
-                f"field section of {section_size(fields)} octets, the peer takes {limit}"
+                f"field section of {section.size} octets, the peer takes {limit}"
             )
 
     @property
@@ -495,16 +493,16 @@ class Connection:
         self.queued_octets += len(data)
         self._queue_end_or_data(stream)
 
-    def send_trailers(self, stream: Stream, fields: Fields) -> None:
+    def send_trailers(self, stream: Stream, fields: Fields | Section) -> None:
         """Queue the trailer section that ends the stream, behind its content."""
         self._check_open_for_sending()
-        fields = [*fields]
+        section = self._encoder.section(fields)
         # RFC 9113 §8.3 [malformed-not-sent]
-        _refuse(trailers_fault(fields))
-        self._check_section_size(fields)
+        _refuse(section.trailers_fault())
+        self._check_section_size(section)
         stream.queue(b"", True)
-        stream.trailers = fields
-        self.queued_octets += section_size(fields)
+        stream.trailers = section
+        self.queued_octets += section.size
         self._queue_end_or_data(stream)
 
     def _queue_end_or_data(self, stream: Stream) -> None:
@@ -512,7 +510,7 @@ class Connection:
         if stream.outgoing:
             self._schedule(stream)
         elif stream.end_queued and stream.state != IDLE:
-            self._queue_section(stream, None, True, 0)
+            self._queue_section(stream, None, True)
 
     def stop_request(self, stream: Stream) -> None:
         """The response answers the request without its rest (server role).
@@ -771,29 +769,30 @@ class Connection:
     def _frame_sections(self, parts: list[Octets], room: int) -> int:
         """Encode what can leave of responses, trailers and requests; return the room left."""
         while self._sections and room > 0:
-            stream, fields, end_stream, octets = self._sections.popleft()
+            stream, section, end_stream = self._sections.popleft()
             stream.sections -= 1
-            self.queued_octets -= octets
-            room -= self._frame_section(parts, stream, fields, end_stream)
+            if section is not None:
+                self.queued_octets -= section.size
+            room -= self._frame_section(parts, stream, section, end_stream)
         while self._openers and room > 0:
-            stream, opening_fields = self._openers[0]
+            stream, opening = self._openers[0]
             if stream.state == CLOSED:  # withdrawn
                 self._openers.popleft()
                 continue
             if not self._may_open():
                 break
             self._openers.popleft()
-            room -= self._open(parts, stream, opening_fields)
+            room -= self._open(parts, stream, opening)
         return room
 
-    def _open(self, parts: list[Octets], stream: Stream, fields: Fields) -> int:
+    def _open(self, parts: list[Octets], stream: Stream, section: Section) -> int:
         """Take the next stream identifier for a request and frame its header section."""
         # RFC 9113 §5.1.1 [stream-ids-odd-rising]
         self._put_in_use(stream, self._next_stream_id)
         self._next_stream_id += 2
         # Content that was announced may have turned out to be none by now.
         ended = stream.end_queued and not stream.outgoing
-        octets = self._frame_section(parts, stream, fields, ended and stream.trailers is None)
+        octets = self._frame_section(parts, stream, section, ended and stream.trailers is None)
         if ended and stream.trailers is not None:
             octets += self._frame_end(parts, stream)
         return octets
@@ -804,13 +803,13 @@ class Connection:
         return len(self.streams) < limit and self._opens_more_than(0)
 
     def _frame_section(
-        self, parts: list[Octets], stream: Stream, fields: Fields | None, end_stream: bool
+        self, parts: list[Octets], stream: Stream, section: Section | None, end_stream: bool
     ) -> int:
-        """Frame one header section; `fields` None: end the stream.  Returns the octets."""
-        if fields is None:
+        """Frame one header section; None: end the stream.  Returns the octets."""
+        if section is None:
             return self._frame_end(parts, stream)
         stream.send(SEND_HEADERS)
-        octets = self._add_unit(parts, self._encode_section(stream.stream_id, fields, end_stream))
+        octets = self._add_unit(parts, self._encode_section(stream.stream_id, section, end_stream))
         if end_stream:
             self._end_stream(stream)
         elif stream.outgoing:
@@ -823,7 +822,7 @@ class Connection:
         if trailers is None:
             unit = DataFrame(stream.stream_id, b"", True).encode()
         else:
-            self.queued_octets -= section_size(trailers)
+            self.queued_octets -= trailers.size
             unit = self._encode_section(stream.stream_id, trailers, True)
         self._end_stream(stream)
         return self._add_unit(parts, unit)
@@ -833,9 +832,9 @@ class Connection:
         self._lengths.append(len(unit))
         return len(unit)
 
-    def _encode_section(self, stream_id: int, fields: Fields, end_stream: bool) -> bytes:
+    def _encode_section(self, stream_id: int, section: Section, end_stream: bool) -> bytes:
         """HEADERS and as many CONTINUATIONs as the peer's MAX_FRAME_SIZE asks for."""
-        block = self._encoder.encode(fields)
+        block = self._encoder.encode(section)
         size = self.peer_settings[SettingId.MAX_FRAME_SIZE]
         if len(block) <= size:
             return HeadersFrame(stream_id, block, end_stream).encode()
@@ -919,7 +918,7 @@ class Connection:
         """What was queued on it will not leave, and is not kept for when it might have."""
         self.queued_octets -= stream.queued_octets
         if stream.trailers is not None:
-            self.queued_octets -= section_size(stream.trailers)
+            self.queued_octets -= stream.trailers.size
         stream.drop()
         if stream.scheduled:
             stream.scheduled = False
@@ -928,10 +927,10 @@ class Connection:
             stream.sections = 0
             entries, self._sections = self._sections, deque()
             for entry in entries:
-                if entry[0] is stream:
-                    self.queued_octets -= entry[3]
-                else:
+                if entry[0] is not stream:
                     self._sections.append(entry)
+                elif entry[1] is not None:
+                    self.queued_octets -= entry[1].size
         self._credit.pop(stream.stream_id, None)
 
     def _forget_streams_output(self) -> None:
@@ -1096,8 +1095,8 @@ class Connection:
     def _on_field_block(self, frame: HeadersFrame, block: bytes, events: list[Event]) -> None:
         # RFC 9113 §4.3 [always-decoded], §5.4 [connection-error-first]: before anything else can
         # refuse the frame.
-        fields = self._decoder.decode(block)
-        self._lines += len(fields)
+        section = self._decoder.decode(block)
+        self._lines += len(section.fields)
         stream_id, end_stream = frame.stream_id, frame.end_stream
         stream = self.streams.get(stream_id)
         if stream is None:
@@ -1113,11 +1112,11 @@ class Connection:
         if frame.priority is not None:
             _refuse_self_dependency(frame.priority, stream_id)
         if stream.final_received:
-            self._on_trailers(stream, fields, end_stream, events)
+            self._on_trailers(stream, section, end_stream, events)
         elif self.client:
-            self._on_response(stream, fields, end_stream, events)
+            self._on_response(stream, section, end_stream, events)
         else:
-            self._on_request(stream, fields, end_stream, events)
+            self._on_request(stream, section, end_stream, events)
         if end_stream:
             self._peer_ended(stream)
 
@@ -1156,26 +1155,26 @@ class Connection:
         self.streams[stream_id] = stream
 
     def _on_request(
-        self, stream: Stream, fields: Fields, end_stream: bool, events: list[Event]
+        self, stream: Stream, section: Section, end_stream: bool, events: list[Event]
     ) -> None:
-        _refuse_message(request_fault(fields), stream.stream_id)
+        _refuse_message(section.request_fault(), stream.stream_id)
         stream.final_received = True
-        stream.answers_head = (b":method", b"HEAD") in fields
-        stream.expected = declared_length(fields)
+        stream.answers_head = section.method == b"HEAD"
+        stream.expected = section.declared
         stream.count_received(0, end_stream)
-        events.append(ev.RequestReceived(stream.stream_id, fields, end_stream))
+        events.append(ev.RequestReceived(stream.stream_id, [*section.fields], end_stream))
 
     def _on_response(
-        self, stream: Stream, fields: Fields, end_stream: bool, events: list[Event]
+        self, stream: Stream, section: Section, end_stream: bool, events: list[Event]
     ) -> None:
         stream_id = stream.stream_id
-        _refuse_message(response_fault(fields), stream_id)
-        status = int(next(value for name, value in fields if name == b":status"))
+        _refuse_message(section.response_fault(), stream_id)
+        status = section.status
         if status >= 200:
             stream.final_received = True
-            stream.expected = content_of_response(status, fields, stream.answers_head)
+            stream.expected = content_of_response(status, section.declared, stream.answers_head)
             stream.count_received(0, end_stream)
-            events.append(ev.ResponseReceived(stream_id, status, fields, end_stream))
+            events.append(ev.ResponseReceived(stream_id, status, [*section.fields], end_stream))
             return
         # RFC 9113 §8.1 [interim-end-stream]
         if end_stream:
@@ -1188,18 +1187,18 @@ class Connection:
                 f"over {self.limits.interim_responses} interim responses",
                 stream_id,
             )
-        events.append(ev.InformationalReceived(stream_id, status, fields))
+        events.append(ev.InformationalReceived(stream_id, status, [*section.fields]))
 
     def _on_trailers(
-        self, stream: Stream, fields: Fields, end_stream: bool, events: list[Event]
+        self, stream: Stream, section: Section, end_stream: bool, events: list[Event]
     ) -> None:
         stream_id = stream.stream_id
         # RFC 9113 §8.1 [trailers-end-stream]
         if not end_stream:
             _refuse_message("a second header section does not end the stream", stream_id)
-        _refuse_message(trailers_fault(fields), stream_id)
+        _refuse_message(section.trailers_fault(), stream_id)
         stream.count_received(0, end_stream)
-        events.append(ev.TrailersReceived(stream_id, fields))
+        events.append(ev.TrailersReceived(stream_id, [*section.fields]))
 
     def _on_priority(self, frame: PriorityFrame, now: float, events: list[Event]) -> None:
         # RFC 9113 §5.3.2 [priority-ignored]: read and checked by its decode, used for nothing.
@@ -1480,11 +1479,11 @@ def _check_no_push(settings: dict[int, int]) -> None:
         raise UsageError("push is not offered: ENABLE_PUSH stays 0")
 
 
-def check_request(fields: Fields) -> None:
+def check_request(section: Section) -> None:
     """Raise LocalProtocolError for a request's field section that may not be sent."""
     # RFC 9113 §8.3 [malformed-not-sent]
-    _refuse(request_fault(fields))
-    if (b":method", b"CONNECT") in fields:
+    _refuse(section.request_fault())
+    if section.method == b"CONNECT":
         # RFC 9113 §8.5 [connect-tunnel]
         raise LocalProtocolError("CONNECT is not offered")
 

@@ -17,11 +17,11 @@ from .connection import SEND_OCTETS, check_request
 from .errors import ErrorCode, LocalProtocolError, PeerError, UsageError
 from .fields import (
     CONNECTION_SPECIFIC,
+    Section,
     content_of_response,
     declared_length,
     join_cookies,
     section_size,
-    trailers_fault,
 )
 from .limits import DEFAULT_LIMITS, Limits
 from .settings import UNLIMITED, SettingId
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import h11
 
     from .events import Event, Fields
+    from .fields import Lines
     from .frames import GoAwayFrame, Octets
 
 REASON_CHARS_MAX = 256  # of a fault: h11 shows the line it means, however long
@@ -173,10 +174,11 @@ class Http1Connection:
 
     # -- calls -----------------------------------------------------------------------------
 
-    def send_request(self, fields: Fields, end_stream: bool = True) -> Stream:
+    def send_request(self, fields: Fields | Section, end_stream: bool = True) -> Stream:
         """Queue a request; it leaves when the one before it is over, and takes its number then.
 
-        fields       (name, value) pairs of bytes, as HTTP/2 has them: pseudo-header fields first
+        fields       (name, value) pairs of bytes, as HTTP/2 has them: pseudo-header fields first;
+                     or a Section of them
         end_stream   True: no content follows
         Content goes as it is where content-length declares it, else in chunks.
         Raises LocalProtocolError for what may not be sent, UsageError when the connection takes
@@ -184,11 +186,12 @@ class Http1Connection:
         """
         if not self.takes_requests:
             raise UsageError("the connection takes no new requests")
-        check_request(fields)
+        section = fields if isinstance(fields, Section) else Section(fields)
+        check_request(section)
         stream = Stream(may_send_content=True)
-        stream.answers_head = (b":method", b"HEAD") in fields
-        stream.announce(declared_length(fields), end_stream)
-        self._openers.append((stream, _head(fields, end_stream)))
+        stream.answers_head = section.method == b"HEAD"
+        stream.announce(section.declared, end_stream)
+        self._openers.append((stream, _head(section.fields, end_stream)))
         return stream
 
     def send_data(self, stream: Stream, data: Octets, end_stream: bool = False) -> None:
@@ -207,13 +210,14 @@ class Http1Connection:
         Source: RFC 9112 §7.1.2.
         """
         self._check_open()
-        fault = trailers_fault(fields)
+        section = Section(fields)
+        fault = section.trailers_fault()
         if fault is None and stream.promised is not None:
             fault = "a request with content-length has no trailers in HTTP/1.1"
         if fault is not None:
             raise LocalProtocolError(fault)
         stream.queue(b"", True)
-        stream.trailers = [*fields]
+        stream.trailers = section
 
     def reset_stream(self, stream: Stream, error_code: int = ErrorCode.CANCEL) -> None:
         """End a request at once.  One that is over stays over.
@@ -317,7 +321,7 @@ class Http1Connection:
             self._frame(parts, h11.Data(data=piece))  # type: ignore[arg-type]
         if stream.end_queued and not stream.outgoing:
             trailers, stream.trailers = stream.trailers, None
-            self._frame(parts, h11.EndOfMessage(headers=trailers or []))
+            self._frame(parts, h11.EndOfMessage(headers=[*trailers.fields] if trailers else []))
             self._asking = None
             stream.send(SEND_END)
             self._forget_if_over(stream)
@@ -408,13 +412,15 @@ class Http1Connection:
     ) -> None:
         status = event.status_code
         chunked = any(name == b"transfer-encoding" for name, _ in event.headers)
-        if chunked and declared_length(fields) is not None:
+        declared = declared_length(fields)
+        if chunked and declared is not None:
             # RFC 9112 §6.3: chunks decide; but two lengths may be somebody's attempt to have the
             # rest taken for another response.
             fields = [field for field in fields if field[0] != b"content-length"]
+            declared = None
             self._leaving = True
         stream.final_received = True
-        stream.expected = content_of_response(status, fields, stream.answers_head)
+        stream.expected = content_of_response(status, declared, stream.answers_head)
         self._until_close = stream.expected is None and not chunked
         # RFC 9112 §9.3, §9.6: h11 keeps no connection of HTTP/1.0 alive, so neither do we.
         if self._until_close or event.http_version < b"1.1" or b"close" in _options(event.headers):
@@ -475,7 +481,7 @@ class Http1Connection:
         self.streams.clear()
 
 
-def _head(fields: Fields, end_stream: bool) -> h11.Request:
+def _head(fields: Lines, end_stream: bool) -> h11.Request:
     """A request's header section in HTTP/1.1's terms.  Raises LocalProtocolError."""
     import h11
 

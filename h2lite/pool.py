@@ -166,7 +166,7 @@ class Pool:
             raise UsageError(f"deadline of {call.deadline!r}, want seconds or None")
         if call.pinned is not None and call.pinned.origin != call.origin:
             raise UsageError(f"{call.pinned} does not serve {call.origin}")
-        check_request(call.fields)
+        check_request(call.section)
         site = call.site = self._site(call.origin, now)
         site.bucket.earn()
         self.counters["requests"] += 1
@@ -565,7 +565,7 @@ class Pool:
         ends = call.content_ended and call.trailers is None
         stream = None
         try:
-            stream = connection.send_request(call.fields, end_stream=ends and not pieces)
+            stream = connection.send_request(call.section, end_stream=ends and not pieces)
             for index, piece in enumerate(pieces, 1):
                 connection.send_data(stream, piece, ends and index == len(pieces))
             if call.trailers is not None:

@@ -13,7 +13,7 @@ from .window import ReceiveWindow, SendWindow
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .events import Fields
+    from .fields import Section
     from .frames import Octets
 
 # States (RFC 9113 §5.1, figure 2)
@@ -116,7 +116,7 @@ class Stream:
         self.queued_octets = 0
         self.sent_at = 0.0
         self.end_queued = False  # the caller has said that nothing follows
-        self.trailers: Fields | None = None
+        self.trailers: Section | None = None
         self.final_received = False
         self.may_send_content = may_send_content
         self.unread_octets = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
-from h2lite import connection
+from h2lite import connection, memo
 from h2lite.connection import Connection
 from h2lite.fields import HEADER_TABLE_SIZE_MAX
 from h2lite.limits import DEFAULT_LIMITS
@@ -19,6 +19,7 @@ from h2lite.settings import SETTINGS_UNACKED_MAX, SettingId
 ANSWER_OCTETS = 17  # a PING ack, the largest of the frames that a peer provokes
 # Of one stream: itself in `streams`, in the round of those with DATA, its end and its trailers.
 ITEMS_OF_STREAM = 10
+MEMOS = 3  # sections and lines of the encoder, sections of the decoder
 OWN_ITEMS = 500  # what stands there anyway: the maps of settings, HPACK's table of Huffman codes
 OWN_OCTETS = 1000  # the preface, a PING begun and such
 
@@ -75,7 +76,9 @@ def allowance(core: Connection, streams: int, fed: int, queued: int = 0) -> Held
     tables = max(4096, largest(SettingId.HEADER_TABLE_SIZE)) + HEADER_TABLE_SIZE_MAX
     answers = DEFAULT_LIMITS.answers_queued + connection.PINGS_IN_FLIGHT_MAX
     goaways = frame + 2 * connection.DEBUG_DATA_OCTETS_MAX
+    memos = MEMOS * memo.OCTETS_MAX
     octets = OWN_OCTETS + frame + block + tables + ANSWER_OCTETS * answers + goaways + fed + queued
+    octets += 2 * memos  # what is remembered, and by what it is found again
     items = (
         OWN_ITEMS
         + frame  # held octet by octet
@@ -86,6 +89,7 @@ def allowance(core: Connection, streams: int, fed: int, queued: int = 0) -> Held
         + connection.SKIPS_REMEMBERED_MAX
         + SETTINGS_UNACKED_MAX * 20
         + streams * ITEMS_OF_STREAM
+        + memos // 32 * 4 + MEMOS * memo.ENTRIES_MAX * 10  # of a section, its lines, itself
     )
     return Held(octets, items)
 

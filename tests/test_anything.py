@@ -54,7 +54,7 @@ class Life:
         self.frames: list[Any] = []  # all that came out
         self.refused: list[str] = []  # calls
         self.queued = self.fed = self.pieces = 0
-        self.requests = 0
+        self.requests = self.streams_most = 0
         self.ended: set[int] = set()  # streams that were reset
         self.start = drain(self.core)
 
@@ -86,7 +86,9 @@ class Life:
         streams = self.requests
         if not self.core.client:
             mine = SettingId.MAX_CONCURRENT_STREAMS
-            streams = min(self.core.local_settings.largest(mine), DEFAULT_LIMITS.streams)
+            # Streams that were open when it was lowered stay open.
+            self.streams_most = max(self.streams_most, self.core.local_settings.largest(mine))
+            streams = min(self.streams_most, DEFAULT_LIMITS.streams)
         now, most = held(self.core), allowance(self.core, streams, self.fed, self.queued)
         assert now.octets <= most.octets
         assert now.items <= most.items

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
-from hpack import Decoder, Encoder
+from hpack import Decoder, Encoder, HPACKError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from h2lite import memo
 from h2lite.errors import ErrorCode, PeerError
 from h2lite.fields import (
+    MISSES_MAX,
+    NAMES_MAX,
     FieldDecoder,
     FieldEncoder,
+    Section,
     request_fault,
     response_fault,
     trailers_fault,
@@ -244,7 +249,152 @@ def test_what_the_peers_encoder_wrote_is_decoded(sections):
     encoder, decoder = Encoder(), FieldDecoder()
 
     for fields in sections:
-        assert decoder.decode(encoder.encode(fields)) == fields
+        assert [*decoder.decode(encoder.encode(fields)).fields] == fields
+
+
+# What is coded once and said again.  Few names and values, so that most lines come again; some
+# larger than a small table, which empties it; and a literal that leaves the table alone.
+LINES = st.tuples(
+    st.sampled_from([b"a", b"cookie", b"authorization", b":path", b":method"]),
+    st.sampled_from([b"GET", b"/", b"/1", b"/2", b"/3", b"v" * 40, b"v" * 300]),
+)
+SECTIONS = st.lists(LINES, max_size=6)
+TABLE_SIZES = st.sampled_from([0, 40, 80, 200, 4096])
+
+
+@given(st.lists(st.one_of(SECTIONS, SECTIONS, TABLE_SIZES), max_size=40))
+def test_sections_sent_again_are_decoded_by_a_decoder_that_remembers_nothing(steps):
+    encoder, decoder = FieldEncoder(), Decoder()
+    kept: dict[tuple[Any, ...], Section] = {}
+    for step in steps:
+        if isinstance(step, int):
+            encoder.set_table_size(step)
+            decoder.max_allowed_table_size = step
+            continue
+        section = kept.setdefault(tuple(step), Section(step))
+        for sent in (step, section):
+            assert decoder.decode(encoder.encode(sent), raw=True) == step
+
+
+# Representations (RFC 7541 §6) of lines in the static table, in the dynamic one where there is
+# one, of literals that go into it and of those that do not; size updates of 0, 30 and 80 octets.
+REPRESENTATIONS = st.one_of(
+    st.sampled_from([0x82, 0x84, 0xBE, 0xBF, 0xC0]).map(lambda octet: bytes((octet,))),
+    st.builds(
+        lambda first, name, octets: bytes((first, 1, name, octets)) + b"v" * octets,
+        st.sampled_from([0x40, 0x40, 0x00, 0x10]),
+        st.sampled_from(b"ab"),
+        st.sampled_from([0, 1, 50]),
+    ),
+)
+UPDATES = st.lists(st.sampled_from([b"\x20", b"\x3e", b"\x3f\x31"]), max_size=2)
+BLOCKS = st.builds(
+    lambda updates, lines: b"".join(updates + lines),
+    st.one_of(st.just([]), st.just([]), UPDATES),
+    st.lists(REPRESENTATIONS, max_size=4),
+)
+A_FEW_AGAIN_AND_AGAIN = st.lists(BLOCKS, min_size=1, max_size=5).flatmap(
+    lambda blocks: st.lists(st.sampled_from(blocks), max_size=30)
+)
+
+
+@given(A_FEW_AGAIN_AND_AGAIN)
+def test_blocks_that_come_again_mean_what_they_mean_without_a_memory(blocks):
+    plain, decoder = Decoder(), FieldDecoder()
+    for block in blocks:
+        try:
+            meant = [tuple(field) for field in plain.decode(block, raw=True)]
+        except HPACKError:
+            with pytest.raises(PeerError):
+                decoder.decode(block)
+            return
+        assert [*decoder.decode(block).fields] == meant
+        ours: Any = decoder._decoder
+        assert ours.header_table.dynamic_entries == plain.header_table.dynamic_entries
+        assert ours.header_table_size == plain.header_table_size
+
+
+def test_a_block_that_comes_again_is_not_decoded_again():
+    decoder = FieldDecoder()
+    decoder.decode(b"\x40\x01x\x01y")
+
+    assert decoder.decode(b"\x82\xbe") is decoder.decode(b"\x82\xbe")
+
+
+@pytest.mark.parametrize("change", [b"\x40\x01a\x01b", b"\x20", b"\x3f\xe1\x1f"])
+def test_a_change_of_the_table_or_of_its_size_empties_the_memory(change):
+    """The last one sets the size that it has."""
+    decoder = FieldDecoder()
+    before = decoder.decode(b"\x82")
+
+    decoder.decode(change)
+
+    assert not decoder._sections
+    assert decoder.decode(b"\x82") is not before
+
+
+@pytest.mark.rfc("table-size-reduced")
+def test_a_block_that_comes_again_does_not_come_without_the_size_update_that_is_due():
+    decoder = FieldDecoder()
+    decoder.decode(b"\x82")
+    decoder.set_table_size(30)
+
+    with pytest.raises(PeerError) as caught:
+        decoder.decode(b"\x82")
+
+    assert caught.value.error_code == ErrorCode.COMPRESSION_ERROR
+
+
+def test_a_token_is_coded_once_though_the_path_differs_each_time():
+    encoder, decoder = FieldEncoder(), Decoder()
+    token = (b"authorization", b"Bearer " + b"t" * 900)
+    sections = [[(b":path", b"/%d" % number), token] for number in range(20)]
+    blocks = [encoder.encode(section) for section in sections]
+
+    assert [decoder.decode(block, raw=True) for block in blocks] == sections
+    assert token in encoder._lines
+    # The first paths went into the table, then nothing more did.
+    ours: Any = encoder._encoder
+    assert len(ours.header_table.dynamic_entries) == MISSES_MAX
+
+
+def test_a_value_that_stays_after_all_goes_into_the_table():
+    encoder, decoder = FieldEncoder(), Decoder()
+    paths = [*(b"/%d" % number for number in range(10)), b"/a", b"/a", b"/a"]
+    blocks = [encoder.encode([(b":path", path)]) for path in paths]
+
+    assert [decoder.decode(block, raw=True) for block in blocks] == [
+        [(b":path", path)] for path in paths
+    ]
+    assert [len(block) for block in blocks[-3:]] == [4, 4, 1]
+    assert [block[0] & 0xF0 for block in blocks[-3:]] == [0x10, 0x40, 0xB0]
+
+
+@pytest.mark.parametrize("lines", [1, 100])
+def test_what_is_remembered_is_bounded(lines):
+    encoder, decoder = FieldEncoder(), FieldDecoder()
+    for number in range(2000):
+        fields = [(b"x%d" % (number % 300), b"%d" % number)] * lines
+        decoder.decode(encoder.encode(fields))
+        decoder.decode(b"\x00\x01x\x04%04d" % number)
+        for memory in (encoder._sections, encoder._lines, decoder._sections):
+            assert len(memory) <= memo.ENTRIES_MAX
+            assert memory._octets <= memo.OCTETS_MAX
+    assert len(encoder._misses) <= NAMES_MAX + 1
+
+
+def test_a_section_is_judged_by_the_rules_it_is_asked_of():
+    section = Section([(b":status", b"204"), (b"content-length", b"7")])
+
+    assert section.response_fault() is None
+    assert (section.status, section.declared, section.method) == (204, 7, b"")
+    assert section.request_fault() == "pseudo-header field b':status' does not belong here"
+    assert section.trailers_fault() == "pseudo-header field b':status' does not belong here"
+    assert section.response_fault() is None
+
+
+def test_no_value_is_shown_by_a_section():
+    assert "secret" not in repr(Section([(b"authorization", b"secret")]))
 
 
 def test_a_field_sent_again_is_a_reference():
@@ -351,7 +501,7 @@ def test_any_octets_decode_or_are_a_peers_fault(blocks):
     fault = None
     for block in blocks:
         try:
-            fields = decoder.decode(block)
+            fields = decoder.decode(block).fields
         except PeerError as error:
             fault = error
             break
@@ -368,7 +518,7 @@ def test_a_section_may_be_as_large_as_was_announced_and_no_larger():
     fits = Encoder().encode([(b"a", largest)], huffman=False)
     over = Encoder().encode([(b"a", largest + b"\0")], huffman=False)
 
-    assert FieldDecoder().decode(fits) == [(b"a", largest)]
+    assert FieldDecoder().decode(fits).fields == ((b"a", largest),)
     with pytest.raises(PeerError) as caught:
         FieldDecoder().decode(over)
 

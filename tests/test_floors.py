@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parent.parent / "h2lite"
 
 FLOORS = {
     "errors": 0,
+    "memo": 0,
     "value": 0,
     "body": 1,
     "events": 1,

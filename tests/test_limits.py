@@ -516,7 +516,7 @@ def test_a_long_value_is_not_huffman_coded():
 
     assert len(FieldEncoder().encode(long)) > HUFFMAN_OCTETS_MAX
     assert len(FieldEncoder().encode(short)) < HUFFMAN_OCTETS_MAX
-    assert FieldDecoder().decode(FieldEncoder().encode(long)) == long
+    assert [*FieldDecoder().decode(FieldEncoder().encode(long)).fields] == long
 
 
 @pytest.mark.rfc("resets-bounded")

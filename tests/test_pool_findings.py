@@ -52,9 +52,9 @@ def test_fields_of_the_wrong_type_hurt_nobody_else():
     world = World()
     server = world.serve()
     good = world.request(server)
-    bad = Call(server.origin, [*POST, (b"age", 3)])  # type: ignore[list-item]
 
     with pytest.raises((AttributeError, TypeError)):
+        bad = Call(server.origin, [*POST, (b"age", 3)])  # type: ignore[list-item]
         world.pool.request(bad, world.clock.now)
 
     world.run(1.0)

@@ -644,7 +644,7 @@ def test_many_requests_that_were_held_start_without_a_ladder_of_calls():
         client.core.update_settings({SettingId.INITIAL_WINDOW_SIZE: 1000}, 0.0)
         client.flush()
         statuses = [client.until(ResponseReceived).status for _ in range(399)]
-        assert statuses.count(200) > 200
+        assert statuses.count(200) > 150  # all that are kept: six calls a request
         until(lambda: server.stats()["streams"] == 0)
     assert (server._kept_octets, server._queued_octets) == (0, 0)
 

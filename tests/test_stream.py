@@ -6,6 +6,7 @@ import pytest
 
 from h2lite import stream as s
 from h2lite.errors import ErrorCode, PeerError, UsageError
+from h2lite.fields import Section
 from h2lite.stream import SIGNAL_NAMES, STATE_NAMES, TRANSITIONS, Stream
 from h2lite.window import ReceiveWindow
 
@@ -154,7 +155,7 @@ def test_nothing_is_queued_on_a_stream_that_has_ended_here(state):
 def test_a_dropped_stream_is_closed_and_forgets_what_was_not_sent():
     stream = in_state("open")
     stream.queue(b"abc", True)
-    stream.trailers = [(b"a", b"b")]
+    stream.trailers = Section([(b"a", b"b")])
 
     stream.drop()
 

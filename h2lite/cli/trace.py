@@ -124,7 +124,7 @@ class _Direction:
         self._block += frame.field_block
         if frame.end_headers:
             block, self._block = self._block, b""
-            for name, value in self._decoder.decode(block):
+            for name, value in self._decoder.decode(block).fields:
                 shown = "(not shown)" if name in _SECRET else value.decode("latin-1")
                 self._say(f"    {name.decode('latin-1')}: {shown}")
 

@@ -1,0 +1,36 @@
+"""A memo: what was worked out once and would come out the same again, as long as its owner says.
+
+Bounded in entries and in octets; full, it is emptied, which costs no more than it has saved.  It
+never decides whether what it holds still holds: whoever keeps one clears it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ENTRIES_MAX = 64
+OCTETS_MAX = 16384  # as whoever keeps something counts them
+
+
+class Memo(dict["Any", "Any"]):
+    """A dict for `get`; `keep` and `clear` alone change it."""
+
+    __slots__ = ("_octets",)
+
+    def __init__(self) -> None:
+        self._octets = 0
+
+    def keep(self, key: object, value: object, octets: int) -> None:
+        """Remember something new that takes about so many octets; one that takes many is not."""
+        if octets > OCTETS_MAX // 4:
+            return
+        if len(self) >= ENTRIES_MAX or self._octets + octets > OCTETS_MAX:
+            self.clear()
+        self._octets += octets
+        self[key] = value
+
+    def clear(self) -> None:
+        super().clear()
+        self._octets = 0
