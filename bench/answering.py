@@ -4,8 +4,9 @@
 
     /small           13 octets
     /items/WHATEVER  2 octets, and the field x-item that says WHATEVER
-    /octets/COUNT    so many octets
+    /octets/COUNT    so many octets, BLOCK again and again
     /sink            reads the content, and answers how many octets it was
+    /sink/crc        the same, and their CRC-32
 
 `h2` is the h2 library on bare sockets by selectors, in cleartext; it answers /small alone,
 whatever is asked.  It ends soon after the process that started it.
@@ -20,6 +21,7 @@ import ssl
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any
@@ -32,7 +34,7 @@ HOST = "127.0.0.1"
 CONTENT = b"a small file\n"
 ITEM_CONTENT = b"ok"
 STREAMS_MAX = 1000
-PIECE_OCTETS = 65536
+BLOCK = bytes(number % 251 for number in range(65536))
 RECV_OCTETS = 65536
 FIELDS = [("content-type", "text/plain"), ("cache-control", "max-age=3600")]
 
@@ -66,26 +68,29 @@ def answer(request: Request) -> Reply:
     if path.startswith("/octets/"):
         octets = int(path.removeprefix("/octets/"))
         return Reply(200, pieces(octets), [*fields, ("content-length", str(octets))])
-    if path == "/sink":
-        return Reply(200, taken(request), fields)
+    if path in ("/sink", "/sink/crc"):
+        return Reply(200, taken(request, path == "/sink/crc"), fields)
     return Reply(404)
 
 
 def pieces(octets: int) -> Iterator[bytes]:
-    piece = bytes(PIECE_OCTETS)
-    while octets >= PIECE_OCTETS:
-        yield piece
-        octets -= PIECE_OCTETS
-    yield piece[:octets]
+    """So many octets, a BLOCK at a time."""
+    while octets >= len(BLOCK):
+        yield BLOCK
+        octets -= len(BLOCK)
+    if octets:
+        yield BLOCK[:octets]
 
 
-def taken(request: Request) -> Iterator[bytes]:
-    """Read the content as it comes, then say how much it was."""
-    octets = 0
+def taken(request: Request, with_crc: bool) -> Iterator[bytes]:
+    """Read the content as it comes, then say what it was."""
+    octets = crc = 0
     for piece in request.content or ():
         octets += len(piece)
+        if with_crc:
+            crc = zlib.crc32(piece, crc)
         yield b""  # nothing to say yet
-    yield str(octets).encode()
+    yield (f"{octets} {crc}" if with_crc else str(octets)).encode()
 
 
 def serve_h2lite(port: int, context: ssl.SSLContext | None) -> None:
@@ -95,7 +100,7 @@ def serve_h2lite(port: int, context: ssl.SSLContext | None) -> None:
         port=port,
         ssl_context=context,
         limits=Limits(streams=STREAMS_MAX),
-        streamed=lambda request: request.path == "/sink",
+        streamed=lambda request: request.path.startswith("/sink"),
     ).serve_forever()
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 CORE, PUBLIC, POLL, BLOCKING = "core+loop", "public", "public, poll", "get()"
 GO, H2, JH2, HTTPX = "go", "h2", "jh2", "httpx"
 RECV_OCTETS = 65536
-BLOCKED = (BlockingIOError, ssl.SSLWantReadError)
+BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 FIELDS = [("user-agent", "bench"), ("accept", "*/*")]
 
 
@@ -207,42 +207,52 @@ class BlockingGetter(PublicGetter):
         return right
 
 
+class BareSocket:
+    """A socket that does not block, and a selector."""
+
+    def __init__(self, place: Place) -> None:
+        self._sock = place.connect()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._sock, selectors.EVENT_READ)
+
+    def send(self, octets: bytes) -> None:
+        """Send all of it."""
+        while octets:
+            try:
+                octets = octets[self._sock.send(octets) :]
+            except BLOCKED:
+                select.select([], [self._sock], [], TIMEOUT_S)
+
+    def recv(self) -> bytes:
+        """Wait for what one recv gives."""
+        while True:
+            if not self._selector.select(TIMEOUT_S):
+                raise TimeoutError(f"no answer in {TIMEOUT_S} s")
+            try:
+                data: bytes = self._sock.recv(RECV_OCTETS)
+            except BLOCKED:
+                continue  # a TLS record that was not ours to see: a session ticket
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            return data
+
+    def close(self) -> None:
+        self._selector.close()
+        self._sock.close()
+
+
 class H2Getter:
     """The h2 library, told of every octet."""
 
     LIBRARY = "h2"
 
     def __init__(self, place: Place, task: Task) -> None:
-        connection = import_module(f"{self.LIBRARY}.connection").H2Connection
-        configuration = import_module(f"{self.LIBRARY}.config").H2Configuration
-        self._events = import_module(f"{self.LIBRARY}.events")
+        self._connection, self._events = h2_connection(self.LIBRARY)
         self._task = task
         self._sections = task.sections(place)
-        self._connection = connection(configuration(client_side=True, header_encoding=None))
-        self._connection.initiate_connection()
-        self._sock = place.connect()
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._sock, selectors.EVENT_READ)
+        self._bare = BareSocket(place)
         self._begun: dict[int, bytes] = {}
         self.gets(1)
-
-    def _exchange(self, octets: bytes) -> bytes:
-        """Send what waits and return what one recv gives."""
-        while octets:
-            try:
-                octets = octets[self._sock.send(octets) :]
-            except BLOCKED:
-                select.select([], [self._sock], [], TIMEOUT_S)
-        while True:
-            if not self._selector.select(TIMEOUT_S):
-                raise TimeoutError(f"no answer in {TIMEOUT_S} s")
-            try:
-                data = self._sock.recv(RECV_OCTETS)
-            except BLOCKED:
-                continue  # a TLS record that was not ours to see: a session ticket
-            if not data:
-                raise ConnectionError("the server closed the connection")
-            return data
 
     def gets(self, count: int) -> int:
         connection, sections, events = self._connection, self._sections, self._events
@@ -254,7 +264,8 @@ class H2Getter:
                 stream_id = connection.get_next_available_stream_id()
                 connection.send_headers(stream_id, next(sections), end_stream=True)
                 asked += 1
-            for event in connection.receive_data(self._exchange(connection.data_to_send())):
+            self._bare.send(connection.data_to_send())
+            for event in connection.receive_data(self._bare.recv()):
                 if isinstance(event, events.ResponseReceived):
                     if (b":status", b"200") in event.headers:
                         begun[event.stream_id] = b""
@@ -273,12 +284,23 @@ class H2Getter:
         return right
 
     def close(self) -> None:
-        self._selector.close()
-        self._sock.close()
+        self._bare.close()
 
 
 class Jh2Getter(H2Getter):
     LIBRARY = "jh2"
+
+
+def h2_connection(library: str) -> tuple[Any, Any]:
+    """A client's connection of h2 or jh2, its preface queued, and the library's events.
+
+    Raises ModuleNotFoundError without the library.
+    """
+    connection = import_module(f"{library}.connection").H2Connection
+    configuration = import_module(f"{library}.config").H2Configuration
+    made = connection(configuration(client_side=True, header_encoding=None))
+    made.initiate_connection()
+    return made, import_module(f"{library}.events")
 
 
 class HttpxGetter:

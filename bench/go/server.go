@@ -6,12 +6,14 @@
 //	/items/WHATEVER  2 octets, and the field x-item that says WHATEVER
 //	/octets/COUNT    so many octets
 //	/sink            reads the content, and answers how many octets it was
+//	/sink/crc        the same, and their CRC-32
 //
-// One process thread of Go runs at a time where it is kept on one core.
+// What the content is, answering.py says: its BLOCK again and again.
 package main
 
 import (
 	"flag"
+	"hash/crc32"
 	"io"
 	"log"
 	"net/http"
@@ -56,7 +58,7 @@ func octets(writer http.ResponseWriter, request *http.Request) {
 	}
 	writer.Header().Set("Content-Length", strconv.Itoa(rest))
 	writer.Header().Set("Content-Type", "application/octet-stream")
-	piece := make([]byte, pieceOctets)
+	piece := block
 	for rest > 0 {
 		if rest < len(piece) {
 			piece = piece[:rest]
@@ -69,12 +71,28 @@ func octets(writer http.ResponseWriter, request *http.Request) {
 	}
 }
 
+// newBlock makes what the content is made of.
+func newBlock() []byte {
+	made := make([]byte, pieceOctets)
+	for index := range made {
+		made[index] = byte(index % 251)
+	}
+	return made
+}
+
+var block = newBlock()
+
 func sink(writer http.ResponseWriter, request *http.Request) {
 	taken := 0
+	withCRC := strings.HasSuffix(request.URL.Path, "/crc")
+	var crc uint32
 	piece := make([]byte, pieceOctets)
 	for {
 		read, err := request.Body.Read(piece)
 		taken += read
+		if withCRC {
+			crc = crc32.Update(crc, crc32.IEEETable, piece[:read])
+		}
 		if err == io.EOF {
 			break
 		}
@@ -82,7 +100,11 @@ func sink(writer http.ResponseWriter, request *http.Request) {
 			return
 		}
 	}
-	io.WriteString(writer, strconv.Itoa(taken))
+	answer := strconv.Itoa(taken)
+	if withCRC {
+		answer += " " + strconv.FormatUint(uint64(crc), 10)
+	}
+	io.WriteString(writer, answer)
 }
 
 func main() {
@@ -97,6 +119,7 @@ func main() {
 	mux.HandleFunc("/items/", item)
 	mux.HandleFunc("/octets/", octets)
 	mux.HandleFunc("/sink", sink)
+	mux.HandleFunc("/sink/crc", sink)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
