@@ -136,6 +136,7 @@ class Connection:
         "_block_octets",
         "_empty_fragments",
         "_send_window",
+        "_stream_window",
         "_receive_window",
         "_unread",
         "_withheld",
@@ -231,6 +232,12 @@ class Connection:
         largest = self.local_settings.largest
         self._decoder.set_table_size(largest(SettingId.HEADER_TABLE_SIZE))
         self._framer = Framer(largest(SettingId.MAX_FRAME_SIZE), from_client=not client)
+        # What a new stream's receive window begins with: what we have announced, and what the
+        # peer may use by now.
+        self._stream_window = (
+            self.local_settings.announced(SettingId.INITIAL_WINDOW_SIZE),
+            largest(SettingId.INITIAL_WINDOW_SIZE),
+        )
 
     def _preface(self, settings: dict[int, int]) -> bytes:
         """The octets every connection begins with, our SETTINGS among them."""
@@ -582,6 +589,7 @@ class Connection:
         window, table = self._receive_limits()
         announced = self.local_settings.announced(SettingId.INITIAL_WINDOW_SIZE)
         self._framer.max_frame_size = self.local_settings.largest(SettingId.MAX_FRAME_SIZE)
+        self._stream_window = announced, window
         # RFC 9113 §6.9.2 [initial-window-receive], §6.9.3 [window-reduced]
         for stream in self.streams.values():
             stream.receive_window.resize(window - before[0], announced)
@@ -1146,11 +1154,7 @@ class Connection:
     def _put_in_use(self, stream: Stream, stream_id: int) -> None:
         """The stream leaves "idle": from now on it has an identifier and windows."""
         self._chatter -= CHATTER_FORGIVEN
-        settings = self.local_settings
-        window = ReceiveWindow(
-            settings.announced(SettingId.INITIAL_WINDOW_SIZE),
-            settings.largest(SettingId.INITIAL_WINDOW_SIZE),
-        )
+        window = ReceiveWindow(*self._stream_window)
         stream.open(stream_id, self.peer_settings[SettingId.INITIAL_WINDOW_SIZE], window)
         self.streams[stream_id] = stream
 
@@ -1238,7 +1242,7 @@ class Connection:
             )
         self.settings_received = True
         window = highest = latest = self.peer_settings[SettingId.INITIAL_WINDOW_SIZE]
-        changes = self.peer_settings.update(frame.settings)
+        changes = self.peer_settings.receive(frame.settings)
         for identifier, value in changes:
             if identifier == SettingId.INITIAL_WINDOW_SIZE:
                 highest, latest = max(highest, value), value

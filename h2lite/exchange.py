@@ -10,8 +10,9 @@ import math
 import sys
 
 from .body import Pieces, next_piece
-from .fields import join_cookies, octet_pairs, text_pairs
+from .fields import Section, join_cookies, octet_pairs, section_size, text_pairs
 from .loop import Source
+from .memo import Memo
 from .value import Value
 
 TYPE_CHECKING = False
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .stream import Stream
 
 
+LINE_OCTETS = 200  # that a field line takes beside what it is counted as: it is kept as text, too
 AGE_S_MAX = 10.0  # of a request, where hoarders are looked for: some are meant to last
 
 
@@ -66,6 +68,20 @@ class Request(Value):
         self.body = body
         self.content: Content | None = None
         self.address = address
+
+    def again(self) -> Request:
+        """The same, asked once more."""
+        request = object.__new__(Request)
+        request.method = self.method
+        request.scheme = self.scheme
+        request.authority = self.authority
+        request.path = self.path
+        request.headers = [*self.headers]
+        request.trailers = []
+        request.body = b""
+        request.content = None
+        request.address = self.address
+        return request
 
 
 class Reply(Value):
@@ -183,6 +199,7 @@ class Exchange(Source):
 
     link        the connection it came on
     stream      where the reply goes
+    repeats     what is known of replies; None where no thread but the server's may look at it
     started     the handler was asked
     working     a step is under way: in a worker, or waiting for one
     queued      it waits for one, and can be taken back
@@ -192,7 +209,7 @@ class Exchange(Source):
     begun_at    when its header section came; seconds
     kept        octets of its fields and content that the server holds
     reply       the handler's answer, None before
-    fields      the reply's field section
+    section     the reply's field section
     piece       what the last step took from the body; None: it has ended
     failed      a step raised
     body_closed the reply's body needs no further step
@@ -202,6 +219,7 @@ class Exchange(Source):
         "link",
         "stream",
         "request",
+        "repeats",
         "chunks",
         "octets",
         "started",
@@ -213,16 +231,24 @@ class Exchange(Source):
         "begun_at",
         "kept",
         "reply",
-        "fields",
+        "section",
         "piece",
         "failed",
         "body_closed",
     )
 
-    def __init__(self, link: Link, stream: Stream, request: Request, begun_at: float) -> None:
+    def __init__(
+        self,
+        link: Link,
+        stream: Stream,
+        request: Request,
+        begun_at: float,
+        repeats: Repeats | None = None,
+    ) -> None:
         self.link = link
         self.stream = stream
         self.request = request
+        self.repeats = repeats
         self.chunks = Pieces()  # of content that is handed over whole
         self.octets = 0
         self.started = False
@@ -234,7 +260,7 @@ class Exchange(Source):
         self.begun_at = begun_at
         self.kept = 0
         self.reply: Reply | None = None
-        self.fields: Fields = []
+        self.section = _NO_SECTION
         self.piece: bytes | None = None
         self.failed = False
         self.body_closed = False
@@ -270,7 +296,8 @@ class Exchange(Source):
         reply = None
         try:
             reply = handler(self.request)
-            self.fields = response_fields(reply)
+            repeats = self.repeats
+            self.section = response_section(reply) if repeats is None else repeats.section(reply)
         except BaseException:
             close_body(reply)
             raise
@@ -286,7 +313,46 @@ class Due(Value):
     __slots__ = ()
 
 
-def response_fields(reply: Reply) -> Fields:
+class Repeats:
+    """What one client has asked and was answered: it will ask again, and texts need no new look.
+
+    Of the one thread that serves.
+    """
+
+    __slots__ = ("_requests", "_sections")
+
+    def __init__(self) -> None:
+        self._requests = Memo()
+        self._sections = Memo()
+
+    def request(self, fields: Fields, address: str) -> tuple[Request, int]:
+        """The request that a field section makes, and the octets of memory it takes, about."""
+        key = tuple(fields)
+        known: tuple[Request, int] | None = self._requests.get(key)
+        if known is None:
+            octets = section_size(fields) + LINE_OCTETS * len(fields)
+            known = Request(fields, b"", address), octets
+            self._requests.keep(key, known, octets)
+        request, octets = known
+        return request.again(), octets
+
+    def section(self, reply: Reply) -> Section:
+        """As `response_section`."""
+        body, headers = reply.body, reply.headers
+        if not isinstance(body, bytes) or reply.delay or not isinstance(headers, (list, tuple)):
+            return response_section(reply)
+        key = reply.status, tuple(headers), len(body)
+        try:
+            known: Section | None = self._sections.get(key)
+        except TypeError:  # pairs that are lists, say
+            return response_section(reply)
+        if known is None:
+            known = response_section(reply)
+            self._sections.keep(key, known, known.weight)
+        return known
+
+
+def response_section(reply: Reply) -> Section:
     """A reply's field section.  Raises what a reply that is none deserves."""
     fields = [(b":status", str(reply.status).encode()), *octet_pairs(reply.headers)]
     body = reply.body
@@ -298,7 +364,10 @@ def response_fields(reply: Reply) -> Fields:
             fields.append((b"content-length", str(len(body)).encode()))
     elif not hasattr(body, "read") and not hasattr(body, "__next__"):
         raise TypeError(f"a reply's body of {type(body)}, want octets, a file or an iterator")
-    return fields
+    return Section(fields)
+
+
+_NO_SECTION = Section(())
 
 
 def close_body(reply: object) -> None:

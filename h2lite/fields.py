@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .errors import ErrorCode, PeerError
 from .limits import DEFAULT_LIMITS
-from .memo import Memo
+from .memo import LINE_OCTETS, Memo
 from .settings import INITIAL_VALUES, UNLIMITED, SettingId
 
 TYPE_CHECKING = False
@@ -77,6 +77,11 @@ class Section:
         self._fault: str | None = None
         # What FieldEncoder made of it: by which one, at which state of its table, and the block.
         self._coded: tuple[FieldEncoder | None, int, bytes] = (None, 0, b"")
+
+    @property
+    def weight(self) -> int:
+        """Octets of memory, about."""
+        return self.size + LINE_OCTETS * len(self.fields)
 
     def request_fault(self) -> str | None:
         """Why it is malformed as a request's header section; None: it is well-formed."""
@@ -149,7 +154,7 @@ class FieldEncoder:
         section: Section | None = self._sections.get(key)
         if section is None:
             section = Section(key)
-            self._sections.keep(key, section, section.size)
+            self._sections.keep(key, section, section.weight)
         return section
 
     def encode(self, fields: Iterable[tuple[bytes, bytes]] | Section) -> bytes:
@@ -202,7 +207,7 @@ class FieldEncoder:
             self._misses[name] = self._misses.get(name, 0) + 1
         elif octets[0] & 0x80 or secret:
             self._misses.pop(name, None)
-            self._lines.keep(line, octets, len(name) + 2 * len(value))
+            self._lines.keep(line, octets, LINE_OCTETS + len(name) + 2 * len(value))
         else:
             self._passed = True
         return octets
@@ -276,7 +281,7 @@ class FieldDecoder:
         if (entries[0] if entries else None) is not newest or _is_size_update(block):
             self._sections.clear()
         else:
-            self._sections.keep(block, section, section.size)
+            self._sections.keep(block, section, section.weight)
         return section
 
     def _decode(self, decoder: Decoder, block: bytes) -> Lines:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 ENTRIES_MAX = 64
-OCTETS_MAX = 16384  # as whoever keeps something counts them
+OCTETS_MAX = 8192  # a peer that fills all of a connection's memos costs 40 KiB
+LINE_OCTETS = 64  # what the objects of a field line take beside its own octets
 
 
 class Memo(dict["Any", "Any"]):

@@ -18,8 +18,17 @@ from .accept import Accepted, Handshake, HandshakeFailed, Handshaken, Listener
 from .body import BODY_QUEUED_OCTETS, BODY_RETRY_S
 from .connection import Connection
 from .errors import ErrorCode, UsageError
-from .exchange import Content, Due, Exchange, Reply, Request, response_fields
-from .fields import load_hpack, octet_pairs, section_size, text_pairs
+from .exchange import (
+    LINE_OCTETS,
+    Content,
+    Due,
+    Exchange,
+    Repeats,
+    Reply,
+    Request,
+    response_section,
+)
+from .fields import Section, load_hpack, octet_pairs, section_size, text_pairs
 from .limits import DEFAULT_LIMITS, Limits
 from .loop import Link, Loop, Source, monotonic
 from .stream import CLOSED, HALF_CLOSED_LOCAL, OPEN
@@ -38,7 +47,6 @@ if TYPE_CHECKING:
     from .transport import Tap
 
 HOARDERS = 10  # of those who keep most, the one to be refused is looked for
-LINE_OCTETS = 200  # that a field line takes beside what it is counted as: it is kept as text, too
 DESCRIPTORS_KEPT = 64  # for what handlers open: who would take one of the process's last is refused
 LOOKS = 4  # at each client in the shortest of its timeouts: late by a quarter of one at most
 FAILED = b"the handler failed\n"
@@ -68,6 +76,7 @@ class _LookDue(Value):
 class _Client(Source):
     """One connection and what is asked on it; its deadline is the next look at how it behaves.
 
+    repeats      its requests and their replies, for when they come again
     exchanges    by stream, those whose reply has not been queued whole
     streaming    those of them whose body is pulled from
     handled      requests the handler is at work on, given up ones included until it has noticed
@@ -82,6 +91,8 @@ class _Client(Source):
 
     __slots__ = (
         "link",
+        "address",
+        "repeats",
         "exchanges",
         "streaming",
         "handled",
@@ -97,6 +108,8 @@ class _Client(Source):
 
     def __init__(self, link: Link, now: float) -> None:
         self.link = link
+        self.address = address_text(link.transport.address)
+        self.repeats = Repeats()
         self.exchanges: dict[int, Exchange] = {}
         self.streaming: dict[Exchange, None] = {}
         self.handled = 0
@@ -467,11 +480,11 @@ class Server:
             return
         client = self._clients[link]
         self._requests += 1
-        self._take_stock(client)
-        request = Request(event.fields, b"", address_text(link.transport.address))
-        exchange = Exchange(link, stream, request, self._loop.clock())
+        request, octets = client.repeats.request(event.fields, client.address)
+        repeats = client.repeats if self._workers is None else None
+        exchange = Exchange(link, stream, request, self._loop.clock(), repeats)
         client.exchanges[event.stream_id] = exchange
-        self._keep(exchange, _kept_size(event.fields))
+        self._keep(exchange, octets)
         if exchange.over:
             return
         if request.method == "CONNECT":
@@ -480,6 +493,7 @@ class Server:
         elif event.end_stream:
             self._start(exchange)
         else:
+            self._take_stock(client)
             self._expect_content(exchange)
 
     def _expect_content(self, exchange: Exchange) -> None:
@@ -776,7 +790,7 @@ class Server:
     def _answer_here(self, exchange: Exchange, reply: Reply) -> None:
         """The server's own reply, in place of the handler's."""
         exchange.reply = reply
-        exchange.fields = response_fields(reply)
+        exchange.section = response_section(reply)
         self._answer(exchange, reply)
 
     def _answer(self, exchange: Exchange, reply: Reply) -> None:
@@ -785,16 +799,17 @@ class Server:
         if connection.closed or stream.state == CLOSED:  # failed or reset in the same turn
             self._retire(exchange)
             return
-        self._say(f'{request.address} "{request.method} {request.path}" {reply.status}')
+        if self._log is not None:
+            self._say(f'{request.address} "{request.method} {request.path}" {reply.status}')
         exchange.answered = True
-        if not self._takes(exchange, exchange.fields):
+        if not self._takes(exchange, exchange.section):
             return
         body = reply.body
         whole = isinstance(body, bytes)
         try:
-            trailers = octet_pairs(reply.trailers) if whole else []
+            trailers = octet_pairs(reply.trailers) if whole and reply.trailers else []
             empty = request.method == "HEAD" or (body == b"" and not trailers)
-            connection.send_response(stream, exchange.fields, end_stream=empty)
+            connection.send_response(stream, exchange.section, end_stream=empty)
             if empty:
                 self._complete(exchange)
             elif isinstance(body, bytes):
@@ -826,9 +841,9 @@ class Server:
             self._fail(exchange)
         self._loop.touch(exchange.link)
 
-    def _takes(self, exchange: Exchange, fields: Fields) -> bool:
+    def _takes(self, exchange: Exchange, section: Section) -> bool:
         """The client takes a field section of that size; if it does not, its stream is reset."""
-        if exchange.link.connection.takes_section(fields):
+        if exchange.link.connection.takes_section(section):
             return True
         self._say(f"{exchange.request.address} takes no field section of that size")
         self._reset(exchange, ErrorCode.INTERNAL_ERROR, provoked=True)
@@ -836,11 +851,14 @@ class Server:
 
     def _send_last(self, exchange: Exchange, octets: bytes, trailers: Fields) -> None:
         connection, stream = exchange.link.connection, exchange.stream
-        if not self._takes(exchange, trailers):
-            return
-        connection.send_data(stream, octets, end_stream=not trailers)
-        if trailers:
-            connection.send_trailers(stream, trailers)
+        if not trailers:
+            connection.send_data(stream, octets, end_stream=True)
+        else:
+            section = Section(trailers)
+            if not self._takes(exchange, section):
+                return
+            connection.send_data(stream, octets)
+            connection.send_trailers(stream, section)
         self._complete(exchange)
 
     def _complete(self, exchange: Exchange) -> None:

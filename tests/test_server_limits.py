@@ -454,14 +454,18 @@ def test_content_that_a_handler_does_not_read_counts_too(threads):
     def lazy(request: Request) -> Reply:
         if request.content is None:
             return hello(request)
+        asked.set()  # before, a 503 would be its answer
         return Reply(200, iter(lambda: b"", None))  # never reads, never ends
 
+    asked = threading.Event()
     limits = Limits(kept_octets=100_000)
     with (
         serving(lazy, threads=threads, streamed=streamed, limits=limits) as server,
         client_of(server) as client,
     ):
         stream = client.core.send_request(POST, end_stream=False)
+        client.flush()
+        assert asked.wait(PATIENCE_S)
         client.core.send_data(stream, bytes(110_000))
         client.flush()
         reset = client.until(StreamReset)

@@ -88,7 +88,7 @@ def test_a_value_within_its_bounds_is_taken(identifier, lawful):
     for value in lawful:
         settings = PeerSettings(from_server=False)
 
-        settings.update(((identifier, value),))
+        settings.receive(((identifier, value),))
 
         assert values(settings) == {**INITIALLY, identifier: value}
 
@@ -112,7 +112,7 @@ def test_a_value_past_its_bounds_is_a_connection_error(identifier, value, error_
     settings = PeerSettings(from_server)
 
     with pytest.raises(PeerError) as caught:
-        settings.update(((identifier, value),))
+        settings.receive(((identifier, value),))
 
     assert (caught.value.error_code, caught.value.stream_id) == (error_code, 0)
     assert values(settings) == INITIALLY
@@ -132,7 +132,7 @@ def test_a_server_may_switch_push_off_and_not_on():
 def test_an_unknown_setting_changes_nothing(identifier):
     settings = PeerSettings(from_server=True)
 
-    changed = settings.update(((identifier, 0), (MAX_FRAME_SIZE, 20000), (identifier, 2**32 - 1)))
+    changed = settings.receive(((identifier, 0), (MAX_FRAME_SIZE, 20000), (identifier, 2**32 - 1)))
 
     assert changed == [(MAX_FRAME_SIZE, 20000)]
     assert values(settings) == {**INITIALLY, MAX_FRAME_SIZE: 20000}
@@ -142,7 +142,7 @@ def test_an_unknown_setting_changes_nothing(identifier):
 def test_of_two_values_for_one_setting_the_later_holds():
     settings = PeerSettings(from_server=True)
 
-    changed = settings.update(
+    changed = settings.receive(
         ((INITIAL_WINDOW_SIZE, 1), (MAX_FRAME_SIZE, 20000), (INITIAL_WINDOW_SIZE, 2))
     )
 
@@ -157,18 +157,18 @@ def test_of_two_values_for_one_setting_the_later_holds():
 @pytest.mark.rfc("settings-in-order")
 def test_a_lawful_value_does_not_make_up_for_an_unlawful_one_before_it():
     with pytest.raises(PeerError):
-        PeerSettings(from_server=True).update(((MAX_FRAME_SIZE, 1), (MAX_FRAME_SIZE, 20000)))
+        PeerSettings(from_server=True).receive(((MAX_FRAME_SIZE, 1), (MAX_FRAME_SIZE, 20000)))
 
 
 def test_only_what_changed_is_reported():
     settings = PeerSettings(from_server=True)
 
-    assert settings.update(()) == []
-    assert settings.update(((INITIAL_WINDOW_SIZE, 65535), (MAX_FRAME_SIZE, 20000))) == [
+    assert settings.receive(()) == []
+    assert settings.receive(((INITIAL_WINDOW_SIZE, 65535), (MAX_FRAME_SIZE, 20000))) == [
         (MAX_FRAME_SIZE, 20000)
     ]
-    assert settings.update(((MAX_FRAME_SIZE, 20000),)) == []
-    assert settings.update(((MAX_FRAME_SIZE, 16384),)) == [(MAX_FRAME_SIZE, 16384)]
+    assert settings.receive(((MAX_FRAME_SIZE, 20000),)) == []
+    assert settings.receive(((MAX_FRAME_SIZE, 16384),)) == [(MAX_FRAME_SIZE, 16384)]
 
 
 @pytest.mark.rfc("settings-ack-order")
