@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from itertools import groupby
-from operator import itemgetter
 
 from .dial import Dialled
 from .errors import ConnectError, UsageError
@@ -99,14 +97,14 @@ class Driver:
         An exception on the way costs the one connection at hand; the rest is for the next call.
         """
         due = None
-        for source, happened in groupby(self.loop.handle(ready, began), key=itemgetter(0)):
-            events: list[Any] = [event for _, event in happened]
+        happened = self._happened
+        happened += self.loop.handle(ready, began)
+        while happened:
+            source, events = happened.popleft()
             if source is self._alarm:
                 due = events[-1].now
             else:
-                self._happened.append((source, events))
-        while self._happened:
-            self._take(*self._happened.popleft())
+                self._take(source, events)
         # Last of all: what a deadline is judged by may have come behind it in this turn, and a
         # socket that has just become writable has to be tried before it is called blocked.
         if due is not None:
@@ -120,15 +118,17 @@ class Driver:
 
     def flush(self) -> None:
         """Carry out the pool's orders and send what can be sent."""
-        self._carry_out()
         pool = self.pool
+        if pool.has_orders or self._orders:
+            self._carry_out()
         if self.loop.has_touched:
             for source in self.loop.flush():
                 member = self._members.get(source)
                 if member is not None and isinstance(source, Link):
                     committed = source.transport.committed
                     pool.sent(member, source.flushed_at, source.took, source.queued, committed)
-            self._carry_out()
+            if pool.has_orders:
+                self._carry_out()
         due = pool.next_deadline()
         if due != self._alarm.armed:
             self._alarm.armed = due

@@ -229,18 +229,25 @@ class Engine:
         me = get_ident()
         late = False
         place = None
+        ready = None
+        began = 0.0
         clock = self.loop.clock
         try:
             while True:
+                # Held from the end of one turn to the beginning of the next.
                 with self._lock:
-                    if done() or (watcher is not None and watcher.wants_step):
+                    if ready is not None and not self._closed:
+                        self._turned_at = began
+                        self.driver.end(ready, began)
+                        self._tell()
+                    is_done = done() or (watcher is not None and watcher.wants_step)
+                    ends = is_done or late or self._closed
+                    drives = self._driving is None or self._driving == me
+                    if ends:
                         self._leave(me)
-                        return True
-                    if late or self._closed:
-                        self._leave(me)
-                        return False
-                    drives = self._driving in (None, me)
-                    if drives:
+                    elif ready is not None and self._jobs and not self._jobs_run:
+                        drives = False  # what the turn has queued is called before the next one
+                    elif drives:
                         if self._driving is None:
                             self._driving = me
                             self._drives += 1
@@ -251,14 +258,18 @@ class Engine:
                     else:
                         place = _Place(item, watcher)
                         self._park(place)
-                if drives:
-                    self._turn(began, patience)
-                else:
-                    assert place is not None
-                    self._stand(place, deadline)
-                    late = deadline is not None and clock() >= deadline
-                if self._jobs:
+                ready = None
+                if not ends:
+                    if drives:
+                        ready = self._select(patience)
+                    elif place is not None:
+                        self._stand(place, deadline)
+                        late = deadline is not None and clock() >= deadline
+                        place = None
+                if self._jobs and ready is None:
                     self._run_jobs(me)
+                if ends:
+                    return bool(is_done)
         except BaseException:
             with self._lock:
                 if place is not None:
@@ -271,19 +282,14 @@ class Engine:
                     self._leave(me)
             raise
 
-    def _turn(self, began: float, patience: float | None) -> None:
-        """Wait in the selector, and see to what it saw."""
+    def _select(self, patience: float | None) -> list[Any]:
+        """Wait for the selector; without the lock."""
         try:
-            ready = self.loop.select(patience)
+            return self.loop.select(patience)
         except (OSError, ValueError):
             if not self._closed:  # by a signal handler, in the middle of the wait
                 raise
-            return
-        with self._lock:
-            if not self._closed:
-                self._turned_at = began
-                self.driver.end(ready, began)
-                self._tell()
+            return []
 
     def _patience(self, patience: float | None) -> float | None:
         """Nobody waits for anything while something is to be called."""

@@ -184,7 +184,8 @@ class Health:
 
     state          see TRANSITIONS
     cause          of death, "" before
-    busy           set by the caller: a stream is open
+    busy           set by `set_busy`: a stream is open
+    sooner         something may be due sooner than `next_deadline` has said last
     srtt_s         smoothed round trip and its variation, None without a sample
     heard_at       when an octet last came; at first, the peer's SETTINGS
     late_rtt_s     of the last probe whose ack came after another octet had ended it, or None
@@ -196,6 +197,7 @@ class Health:
         "state",
         "cause",
         "busy",
+        "sooner",
         "srtt_s",
         "rttvar_s",
         "late_rtt_s",
@@ -225,6 +227,7 @@ class Health:
         self.state = CONNECTING
         self.cause = ""
         self.busy = False
+        self.sooner = True
         self.srtt_s: float | None = None
         self.rttvar_s = 0.0
         self.late_rtt_s: float | None = None
@@ -302,6 +305,13 @@ class Health:
         """HEADERS or DATA were given to the socket."""
         if self._unanswered_since is None:
             self._unanswered_since = now
+            self.sooner = True
+
+    def set_busy(self, busy: bool) -> None:
+        """A stream is open, or none is any more."""
+        if busy != self.busy:
+            self.busy = busy
+            self.sooner = True
 
     def wrote(self, now: float, took: bool, queued: bool) -> None:
         """A send was tried.
@@ -313,6 +323,7 @@ class Health:
             self._blocked_since = None
         elif took or self._blocked_since is None:
             self._blocked_since = now
+            self.sooner = True
         if took or not queued:
             self._stall_renewed_at = None
 
@@ -320,12 +331,14 @@ class Health:
         """From here on by these rules; a probe that is out is judged as it was begun."""
         self.policy = policy
         self._first_due = None  # it was the old policy's, and may be too soon now
+        self.sooner = True
         self._draw_jitter()
 
     def probe_left(self, now: float) -> None:
         """The socket has taken the PING that was ordered: from here on its ack is awaited."""
         if self.state in (PROBING, SUSPECT) and self._hard_due is None:
             self._hard_due = now + self.policy.ping_timeout
+            self.sooner = True
             if self.soft_s >= self.policy.ping_timeout:
                 self._soft_due = None  # both fall together: the verdict alone is judged
 
@@ -396,18 +409,14 @@ class Health:
 
         An octet puts it off without a word, so ask again before acting on it.
         """
-        due = [
-            deadline
-            for deadline in (
-                self._connect_deadline(),
-                self._probe_deadline(),
-                self._soft_due,
-                self._hard_due,
-                self._stall_deadline()[0],
-            )
-            if deadline is not None
-        ]
-        return min(due) if due else None
+        self.sooner = False
+        if self.state == CONNECTING:
+            return self._connect_due
+        due = self._probe_deadline()
+        for other in (self._soft_due, self._hard_due, self._stall_deadline()[0]):
+            if other is not None and (due is None or other < due):
+                due = other
+        return due
 
     def handle_deadline(self, now: float) -> list[int]:
         """Judge what should have come by now: PING, REROUTE or ABORT; harmless when early.
@@ -511,6 +520,7 @@ class Health:
 
     def _enter(self, signal: int) -> list[int]:
         """Look the signal up; the order it carries, if any."""
+        self.sooner = True
         self.state, order = TRANSITIONS[self.state, signal]
         return [order] if order else []
 

@@ -13,6 +13,7 @@ import math
 import selectors
 import socket
 import time
+from functools import partial
 
 from .events import ConnectionEnded, OctetsReceived
 from .timers import Timers
@@ -38,11 +39,11 @@ LINGER_S = 0.25  # how long a finished connection may stay, for its last octets 
 BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 
-def monotonic() -> float:
-    """Seconds that never go back and go on during suspend, where the system has such a clock."""
-    if BOOTTIME is None:
-        return time.monotonic()
-    return time.clock_gettime(BOOTTIME)
+# Seconds that never go back and go on during suspend, where the system has such a clock.  A turn
+# reads it five times, so no function of ours stands in between.
+monotonic: Callable[[], float] = (
+    time.monotonic if BOOTTIME is None else partial(time.clock_gettime, BOOTTIME)
+)
 
 
 class Source:
@@ -83,7 +84,7 @@ class Loop:
         self._touched: dict[Source, None] = {}  # a set that keeps its order
         self._unread: dict[Source, None] = {}  # so is this
         self._timers = Timers()
-        self._happened: list[tuple[Source, Value]] = []  # and not told yet
+        self._happened: list[tuple[Source, list[Value]]] = []  # and not told yet
         self._waker: tuple[socket.socket, socket.socket] | None = None
 
     def watch(self, source: Source, fileno: int, mask: int) -> None:
@@ -132,13 +133,14 @@ class Loop:
         stopped meanwhile reads first and judges then.
         """
         began = self.clock()
-        return self.handle(self.select(self.patience(deadline, began)), began)
+        happened = self.handle(self.select(self.patience(deadline, began)), began)
+        return [(source, event) for source, events in happened for event in events]
 
     def patience(self, deadline: float | None, now: float) -> float | None:
         """How long `select` may wait; 0 while somebody has more to send or something to hear."""
         if self._touched or self._happened or self._unread:
             return 0.0
-        due = self.next_deadline()
+        due = self._timers.next_deadline()
         if due is not None and (deadline is None or due < deadline):
             deadline = due
         return None if deadline is None else min(max(0.0, deadline - now), PATIENCE_S_MAX)
@@ -147,36 +149,40 @@ class Loop:
         """Wait for the selector; the one part of a turn that needs no lock."""
         return self._selector.select(patience)
 
-    def handle(self, ready: list[Any], began: float) -> list[tuple[Source, Value]]:
+    def handle(self, ready: list[Any], began: float) -> list[tuple[Source, list[Value]]]:
         """Read where the selector saw something, then judge what was due when the wait began.
 
+        Returns what happened, in order, each source with all that came of one look at it.
         Whatever is raised on the way, what had happened before is returned by the next call.
         """
         now = self.clock()
         if self._unread:
             for reader in [*self._unread]:
                 self._unread.pop(reader, None)
-                for event in reader.ready(READ, now):
-                    self._happened.append((reader, event))
+                events = reader.ready(READ, now)
+                if events:
+                    self._happened.append((reader, events))
         for key, mask in ready:
             source = key.data
             if source is None:
                 self._drain_waker()
                 continue
-            for event in source.ready(mask, now):
-                self._happened.append((source, event))
+            events = source.ready(mask, now)
+            if events:
+                self._happened.append((source, events))
         while True:
             source = self._timers.pop_due(began)
             if source is None:
                 break
-            for event in source.handle_deadline(began):
-                self._happened.append((source, event))
+            events = source.handle_deadline(began)
+            if events:
+                self._happened.append((source, events))
         happened, self._happened = self._happened, []
         return happened
 
     def report(self, source: Source, events: Iterable[Value]) -> None:
         """Have the next `handle` return these, too."""
-        self._happened += [(source, event) for event in events]
+        self._happened.append((source, [*events]))
 
     @property
     def has_touched(self) -> bool:

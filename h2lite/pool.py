@@ -57,7 +57,7 @@ from .timers import Timers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
     from .events import Event, Fields
@@ -314,7 +314,7 @@ class Pool:
         ping.opaque_data = member.next_opaque()
         self._send_ping(member, ping.opaque_data, now)
         member.pings[ping.opaque_data] = ping
-        self._timers.set(ping, ping.deadline)
+        self._arm_at(member, ping.deadline)
         return ping
 
     def ping_all(self, now: float, timeout_s: float) -> list[Ping]:
@@ -408,11 +408,10 @@ class Pool:
         self._settle(member, now)
         self._dispatch(member.site, now)
 
-    def receive(self, member: Member, events: Iterable[Event], now: float) -> None:
+    def receive(self, member: Member, events: Sequence[Event], now: float) -> None:
         """What came of one read, at least one event; a connection that has ended is ignored."""
         if member.health.state == DEAD:
             return
-        events = [*events]
         if type(events[0]) not in (ev.ConnectionEnded, ev.ConnectionFailed):
             self._heard(member, events, now)
         for event in events:
@@ -423,7 +422,9 @@ class Pool:
             if member.connection.has_output:
                 self._orders.append(Send(member))
             self._settle(member, now)
-        self._dispatch(member.site, now)
+        site = member.site
+        if site.queue or site.waited_for:
+            self._dispatch(site, now)
 
     def sent(self, member: Member, now: float, took: bool, queued: bool, committed: bool) -> None:
         """A send was tried; `now`: as the connection's `data_to_send` was told.
@@ -450,7 +451,11 @@ class Pool:
         if connection.message_sent:
             connection.message_sent = False
             health.sent(now)
-        self._settle(member, now)
+            self._settle(member, now)
+        elif member.unsent:  # which may be more than there are stream identifiers left
+            self._settle(member, now)
+        elif health.sooner:
+            self._arm(member)
 
     # -- requests --------------------------------------------------------------------------
 
@@ -783,6 +788,8 @@ class Pool:
 
     def _on_member_deadline(self, member: Member, now: float) -> None:
         member.armed = None
+        for ping in [ping for ping in member.pings.values() if now >= ping.deadline]:
+            self._ping_is_late(ping)
         self._carry_out(member, member.health.handle_deadline(now), now)
         if member.health.state == DEAD:
             return
@@ -798,11 +805,17 @@ class Pool:
         return member.unused_since + self._idle_close
 
     def _arm(self, member: Member) -> None:
-        """See that the timers know the member's deadline; a later one costs nothing."""
-        due = member.health.next_deadline()
-        idle = self._idle_deadline(member)
-        if idle is not None and (due is None or idle < due):
-            due = idle
+        """See that the timers know of all the member's deadlines; a later one costs nothing."""
+        health = member.health
+        if not health.sooner and member.armed is not None:
+            return
+        self._arm_at(member, health.next_deadline())
+        self._arm_at(member, self._idle_deadline(member))
+        for ping in member.pings.values():
+            self._arm_at(member, ping.deadline)
+
+    def _arm_at(self, member: Member, due: float | None) -> None:
+        """One deadline; what it is of is asked when the member's time has come."""
         if due is not None and (member.armed is None or due < member.armed):
             member.armed = due
             self._timers.set(member, due)
@@ -810,11 +823,12 @@ class Pool:
     def _note_use(self, member: Member, now: float) -> None:
         """Requests came to a connection, left it, or wait for it."""
         used = bool(member.calls or member.unsent) or self._is_waited_for(member)
-        member.health.busy = used
-        if used or not member.is_up:
+        member.health.set_busy(used)
+        if used or member.ready_at is None or member.health.state == DEAD:
             member.unused_since = None
         elif member.unused_since is None:
             member.unused_since = now
+            self._arm_at(member, self._idle_deadline(member))
 
     def _is_waited_for(self, member: Member) -> bool:
         """A request waits that it might take.
@@ -834,7 +848,7 @@ class Pool:
             self._dispatch(member.site, now)
         if member.draining and not member.calls:
             self._close_member(member, now, "drained")
-        else:
+        elif member.health.sooner:
             self._arm(member)
 
     def _carry_out(self, member: Member, orders: Iterable[int], now: float) -> None:
@@ -862,7 +876,7 @@ class Pool:
         self.counters["pings_sent"] += 1
         self._orders.append(Send(member))
 
-    def _on_ping_deadline(self, ping: Ping, now: float) -> None:
+    def _ping_is_late(self, ping: Ping) -> None:
         """Nobody waits for this answer any more; the connection is left as it is."""
         member = ping.member
         member.connection.forget_ping(ping.opaque_data)
@@ -943,7 +957,6 @@ class Pool:
         self._note_loss(member, now, cause, error)
         for ping in member.pings.values():
             ping.error = error.again()
-            self._timers.set(ping, None)
             self._orders.append(Deliver(ping))
         member.pings.clear()
         self._withdraw(member, now)
@@ -996,7 +1009,7 @@ class Pool:
 
     # -- events ----------------------------------------------------------------------------
 
-    def _heard(self, member: Member, events: list[Event], now: float) -> None:
+    def _heard(self, member: Member, events: Sequence[Event], now: float) -> None:
         """Octets came, and with them what they completed."""
         member.held = 0
         if not member.probe and not member.late_probe and not member.pings:
@@ -1006,10 +1019,9 @@ class Pool:
         ack = acked.get(member.probe)
         member.health.heard(now, None if ack is None else ack.rtt_s)
         for opaque_data, ping in member.pings.items():
-            if not ping.rescued_by and opaque_data not in acked:
+            if opaque_data not in acked and not ping.rescued_by:
                 ping.rescued_by = type(events[0]).__name__
-        late = acked.get(member.late_probe)
-        if late is not None:
+        if member.late_probe and (late := acked.get(member.late_probe)) is not None:
             member.health.acked_late(late.rtt_s)
             member.late_probe = b""
         if member.probe:
@@ -1038,7 +1050,6 @@ class Pool:
             ping.queued_s = event.queued_s
             member.health.sample(event.rtt_s)
             self.counters["pings_acked"] += 1
-            self._timers.set(ping, None)
             self._orders.append(Deliver(ping))
 
     def _on_unknown_ack(self, member: Member, event: ev.UnknownPingAcked, now: float) -> None:
@@ -1212,7 +1223,6 @@ def _is_past(deadline: float | None, now: float) -> bool:
 
 _ON_DEADLINE: dict[type[Any], Callable[[Pool, Any, float], None]] = {
     Call: Pool._on_call_deadline,
-    Ping: Pool._on_ping_deadline,
     Member: Pool._on_member_deadline,
     Site: Pool._on_site_deadline,
 }

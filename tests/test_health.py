@@ -205,7 +205,7 @@ def test_while_idle_off_asks_only_with_a_stream_open():
     health = live(while_idle=False)
     assert health.next_deadline() is None
 
-    health.busy = True
+    health.set_busy(True)
 
     assert health.handle_deadline(600) == [PING]
 

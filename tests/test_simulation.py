@@ -13,7 +13,7 @@ from h2lite import health, pool
 from h2lite.drive import Driver
 from h2lite.errors import ConnectionLost, PingTimeout, UsageError
 from h2lite.health import HOLD, SEND, STATE_NAMES, TRANSITIONS, Health
-from h2lite.member import Member, Ping
+from h2lite.member import Member
 from h2lite.orders import Deliver
 from h2lite.pool import Pool
 from h2lite.retry import IDEMPOTENT_METHODS
@@ -98,14 +98,14 @@ def untold(patch: pytest.MonkeyPatch) -> None:
 
 def told_twice(patch: pytest.MonkeyPatch) -> None:
     """A PING that timed out ends a second time."""
-    timed_out = Pool._on_ping_deadline
+    timed_out = Pool._ping_is_late
 
-    def twice(self: Pool, ping: Any, now: float) -> None:
-        timed_out(self, ping, now)
+    def twice(self: Pool, ping: Any) -> None:
+        timed_out(self, ping)
         ping.error = PingTimeout("again")
         self._orders.append(Deliver(ping))
 
-    patch.setitem(pool._ON_DEADLINE, Ping, twice)
+    patch.setattr(Pool, "_ping_is_late", twice)
 
 
 def any_method(patch: pytest.MonkeyPatch) -> None:
