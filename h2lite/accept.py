@@ -57,13 +57,21 @@ class HandshakeFailed(Value):
 class Listener(Source):
     """A listening socket: TCP, or a UNIX socket where the host is a unix: URL.
 
-    receive_buffer   octets of SO_RCVBUF on each accepted socket; None: the system's
+    receive_buffer    octets of SO_RCVBUF on each accepted socket; None: the system's
+    descriptors_max   the first descriptor that no newcomer keeps, not even until the turn's end:
+                      a handler may need it before that
     """
 
     def __init__(
-        self, loop: Loop, host: str, port: int, receive_buffer: int | None = None
+        self,
+        loop: Loop,
+        host: str,
+        port: int,
+        receive_buffer: int | None = None,
+        descriptors_max: float = math.inf,
     ) -> None:
         self._loop = loop
+        self._descriptors_max = descriptors_max
         self._file: _SocketFile | None = None
         if host[:5].lower() == "unix:":
             self._sock, self._file = _unix_socket(host)
@@ -83,15 +91,19 @@ class Listener(Source):
 
     def ready(self, mask: int, now: float) -> list[Value]:
         accepted: list[Value] = []
-        while len(accepted) < ACCEPTS_A_TURN_MAX:
+        for _ in range(ACCEPTS_A_TURN_MAX):
             try:
-                accepted.append(Accepted(*self._sock.accept()))
+                sock, address = self._sock.accept()
             except OSError as error:  # nobody is left, or the one who came has gone again
                 if error.errno in _EXHAUSTED:
                     # The selector would go on saying that somebody waits: look away for a moment.
                     self._loop.watch(self, self._sock.fileno(), 0)
                     self._loop.set_deadline(self, now + EXHAUSTED_PAUSE_S)
                 break
+            if sock.fileno() >= self._descriptors_max:
+                sock.close()
+            else:
+                accepted.append(Accepted(sock, address))
         return accepted
 
     def handle_deadline(self, now: float) -> list[Value]:

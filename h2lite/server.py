@@ -272,7 +272,6 @@ class Server:
         self.limits = limits
         shortest = min(limits.idle_timeout, limits.stall_timeout, limits.request_timeout)
         self._look_every = shortest / LOOKS
-        self._descriptors_max = _descriptors_max()
         self._ssl_context = ssl_context
         self._log = log
         self._tap = tap
@@ -292,7 +291,9 @@ class Server:
         try:
             if ssl_context is not None and host[:5].lower() == "unix:":
                 raise UsageError("a UNIX socket is served in cleartext: leave out ssl_context")
-            self._listener = Listener(self._loop, host, port)
+            self._listener = Listener(
+                self._loop, host, port, descriptors_max=_descriptors_max()
+            )
         except (OSError, UsageError):
             self._loop.close()
             raise
@@ -437,8 +438,7 @@ class Server:
             handler(self, source, event)
 
     def _on_accepted(self, source: Source, event: Accepted) -> None:
-        many = len(self._clients) + len(self._handshakes) >= self.limits.connections
-        if many or event.sock.fileno() >= self._descriptors_max:
+        if len(self._clients) + len(self._handshakes) >= self.limits.connections:
             event.sock.close()
             return
         tap = None if self._tap is None else _Tapped(self._tap)

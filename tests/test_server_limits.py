@@ -18,6 +18,7 @@ from typing import TypeVar
 import pytest
 
 from h2lite import connect
+from h2lite.accept import Listener
 from h2lite.connection import Connection
 from h2lite.errors import ErrorCode
 from h2lite.events import (
@@ -38,6 +39,7 @@ from h2lite.frames import (
     WindowUpdateFrame,
 )
 from h2lite.limits import Limits
+from h2lite.loop import READ, Loop
 from h2lite.server import Server, _kept_size
 from h2lite.settings import SettingId
 from h2lite.value import Value
@@ -801,3 +803,22 @@ def test_a_flood_that_is_calmed_is_told_why():
         client.closed_after()
     assert [line.partition(" ")[2] for line in lines] == ["over 100 empty DATA in a row"]
     assert not [event for event in client.events if isinstance(event, ConnectionFailed)]
+
+
+def test_who_is_turned_away_for_a_descriptor_does_not_keep_it_until_the_turn_ends():
+    """A handler that ran in the same turn, before them, found none left."""
+    loop = Loop()
+    spare = socket.socket()  # the next descriptors are higher than this one
+    listener = Listener(loop, "127.0.0.1", 0, descriptors_max=spare.fileno())
+    assert isinstance(listener.address, tuple)
+    clients = [socket.create_connection(("127.0.0.1", listener.address[1])) for _ in range(3)]
+
+    assert listener.ready(READ, 0.0) == []
+
+    for client in clients:
+        client.settimeout(PATIENCE_S)
+        assert client.recv(1) == b""
+        client.close()
+    listener.close()
+    spare.close()
+    loop.close()
