@@ -473,15 +473,17 @@ class PooledConnection:
         Source: RFC 9113 §6.7.
         """
         check_timeout(timeout)
-        engine = self._pool._engine
+        pool = self._pool
+        engine = pool._engine
         with engine.lock:
             self._check_alive()
-            ping = self._pool._pool.ping(self._member, engine.loop.clock(), timeout)
+            ping = pool._pool.ping(self._member, engine.loop.clock(), timeout)
             engine.settle()
         engine.wait(lambda: ping.over, ping)
         if ping.error is not None:
-            raise self._pool._told(ping.error)
-        return self._pool._result(ping)
+            raise pool._told(ping.error)
+        state = STATE_NAMES[self._member.health.state]
+        return PingResult(self, ping.rtt_s, ping.queued_s, ping.rescued_by, state, None)
 
     def request(self, method: str, path: str, **options: Unpack[RequestOptions]) -> Response:
         """Send a request on this very connection and return its response, read whole.

@@ -85,7 +85,8 @@ class Driver:
 
     def begin(self, deadline: float | None) -> tuple[float, float | None]:
         """Send what waits; return the instant, and how long `Loop.select` may wait."""
-        self.flush()
+        if self._has_work:
+            self.flush()
         began = self.loop.clock()
         # Somebody is to hear of what was told before anything is waited for.
         waits = not self.told and not self._happened
@@ -110,7 +111,8 @@ class Driver:
         if due is not None:
             self.flush()
             self.pool.handle_deadline(due)
-        self.flush()
+        if self._has_work:
+            self.flush()
 
     def recover(self) -> None:
         """After an exception: tell the pool of what that cost; no deadline is judged."""
@@ -119,20 +121,35 @@ class Driver:
     def flush(self) -> None:
         """Carry out the pool's orders and send what can be sent."""
         pool = self.pool
-        if pool.has_orders or self._orders:
+        if pool.orders or self._orders:
             self._carry_out()
-        if self.loop.has_touched:
+        if self.loop.touched:
             for source in self.loop.flush():
                 member = self._members.get(source)
                 if member is not None and isinstance(source, Link):
-                    committed = source.transport.committed
+                    committed = bool(source.transport.committed)
                     pool.sent(member, source.flushed_at, source.took, source.queued, committed)
-            if pool.has_orders:
+            if pool.orders:
                 self._carry_out()
-        due = pool.next_deadline()
-        if due != self._alarm.armed:
-            self._alarm.armed = due
-            self.loop.set_deadline(self._alarm, due)
+        timers = pool.timers
+        if timers.changed or self._alarm.armed is None:
+            timers.changed = False
+            due = timers.next_deadline()
+            if due != self._alarm.armed:
+                self._alarm.armed = due
+                self.loop.set_deadline(self._alarm, due)
+
+    @property
+    def _has_work(self) -> object:
+        """`flush` has something to do."""
+        pool = self.pool
+        return (
+            pool.orders
+            or self.loop.touched
+            or self._orders
+            or pool.timers.changed
+            or self._alarm.armed is None
+        )
 
     @property
     def is_idle(self) -> bool:
@@ -213,20 +230,20 @@ class Driver:
     def _carry_out(self) -> None:
         """Orders may lead to others, a dial that fails at once to the next request's."""
         orders = self._orders  # what is raised on the way costs none of those behind it
-        while orders or self.pool.has_orders:
+        while orders or self.pool.orders:
             orders.extend(self.pool.take_orders())
             while orders:
                 order = orders.popleft()
+                if type(order) is Send:  # nine of ten
+                    link = self._links.get(order.member)
+                    if link is not None:
+                        self.loop.touched[link] = None
+                    continue
                 carry = _CARRY.get(type(order))
                 if carry is None:
                     self.told.append(order)
                 else:
                     carry(self, order.member)  # type: ignore[attr-defined]
-
-    def _on_send(self, member: Member) -> None:
-        link = self._links.get(member)
-        if link is not None:
-            self.loop.touch(link)
 
     def _on_finish(self, member: Member) -> None:
         link = self._links.get(member)
@@ -269,7 +286,6 @@ class Driver:
 
 _CARRY: dict[type[Value], Callable[[Driver, Member], None]] = {
     Dial: Driver._on_dial,
-    Send: Driver._on_send,
     Finish: Driver._on_finish,
     Abort: Driver._on_abort,
 }

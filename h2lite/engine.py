@@ -96,7 +96,7 @@ class Engine:
         background: bool,
         on_notice: Callable[[Value], Callable[[], object] | None] | None = None,
     ) -> None:
-        self._lock = threading.RLock()  # it knows its owner; nothing enters it twice
+        self._set_lock()
         self.loop = loop
         self.pool = pool
         self.driver = Driver(loop, pool, dial)
@@ -126,12 +126,16 @@ class Engine:
         if not loop.is_live:
             loop.open_waker()
 
+    def _set_lock(self) -> None:
+        self._lock = threading.RLock()  # it knows its owner; nothing enters it twice
+        self._is_owned: Callable[[], bool] = self._lock._is_owned  # type: ignore[attr-defined]
+
     # -- for whoever calls the pool --------------------------------------------------------
 
     @property
     def lock(self) -> threading.RLock:
         """Guards the pool and the loop.  Raises UsageError in the thread that holds it already."""
-        if self._is_inside():
+        if self._is_owned():
             raise UsageError(
                 "called from inside of a call of the same thread's: by a tap, a signal handler or"
                 " a finalizer"
@@ -139,7 +143,7 @@ class Engine:
         return self._lock
 
     def _is_inside(self) -> bool:
-        return self._lock._is_owned()  # type: ignore[attr-defined,no-any-return]
+        return self._is_owned()
 
     def postpones(self, job: Callable[[], object]) -> bool:
         """In the middle of a call of this thread's, have it called after that; else False."""
@@ -174,7 +178,7 @@ class Engine:
             self._tell()
             raise
         self._tell()
-        if self._driving in (None, get_ident()):
+        if self._driving is None or self._driving == get_ident():
             if self.is_embedded:
                 self.loop.wake()  # whoever watches the descriptor looks at the deadlines then
             return
@@ -253,7 +257,8 @@ class Engine:
                             self._drives += 1
                         late = deadline is not None and clock() >= deadline
                         began, patience = self.driver.begin(deadline)
-                        patience = self._patience(patience)
+                        if self._jobs:
+                            patience = self._patience(patience)
                         self._due = None if patience is None else began + patience
                     else:
                         place = _Place(item, watcher)
@@ -374,7 +379,8 @@ class Engine:
             # Taken away once it is heard: an exception in between costs nobody his answer.
             self._hear(told[0])
             told.popleft()
-        self._ask_for_steps()
+        if self._waiting or self.fed:
+            self._ask_for_steps()
         if self._closing and self.driver.is_idle:
             self._call_those(self)
 
@@ -388,7 +394,8 @@ class Engine:
                 if item.over:
                     self.watchers.pop(item, None)
                     self.fed.pop(watcher, None)
-            self._call_those(item)
+            if self._waiting:
+                self._call_those(item)
             return
         if kind is Rewind:
             watcher = self.watchers.get(notice.call)  # type: ignore[attr-defined]
@@ -460,7 +467,8 @@ class Engine:
             for place in self._waiting:
                 place.call()
                 return
-            self._ring()
+            if self._bell_wanted:
+                self._ring()
 
     def _ring(self) -> None:
         """The background thread stands by for the end of a long drive; this was it."""
@@ -529,7 +537,7 @@ class Engine:
         if self._closed:
             return
         self._forked = self._closed = True
-        self._lock = threading.RLock()  # a thread that is not here may have held it
+        self._set_lock()  # a thread that is not here may have held the old one
         self.driver.close_after_fork()
 
 

@@ -110,7 +110,11 @@ class Framer:
         data, size = self._data, self._size
         start = self._at + FRAME_HEADER_SIZE
         if size < start:
-            self._hold(FRAME_HEADER_SIZE)
+            if size == self._at:  # nothing is left, as behind nine of ten
+                self._data = b""
+                self._size = self._at = 0
+            else:
+                self._hold(FRAME_HEADER_SIZE)
             return None
         high, low, type_, flags, stream_id = _unpack_header(data, self._at)
         length = high << 8 | low

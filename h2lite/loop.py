@@ -71,6 +71,8 @@ class Loop:
 
     clock      seconds as a float, monotonic
     selector   a virtual one, for tests; None: the system's best
+
+    touched    the sources that `flush` has something to do for
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class Loop:
         self.clock = clock
         self._selector = selector or selectors.DefaultSelector()
         self._masks: dict[int, int] = {}
-        self._touched: dict[Source, None] = {}  # a set that keeps its order
+        self.touched: dict[Source, None] = {}  # a set that keeps its order
         self._unread: dict[Source, None] = {}  # so is this
         self._timers = Timers()
         self._happened: list[tuple[Source, list[Value]]] = []  # and not told yet
@@ -104,7 +106,7 @@ class Loop:
 
     def touch(self, source: Source) -> None:
         """Have the source flushed: it has, or may have, something to send."""
-        self._touched[source] = None
+        self.touched[source] = None
 
     def leave_unread(self, source: Source) -> None:
         """Have the next turn call `ready` again: octets are left that the selector cannot see."""
@@ -117,7 +119,7 @@ class Loop:
     def forget(self, source: Source, fileno: int) -> None:
         """The source is about to close its descriptor."""
         self.watch(source, fileno, 0)
-        self._touched.pop(source, None)
+        self.touched.pop(source, None)
         self._unread.pop(source, None)
         self.set_deadline(source, None)
 
@@ -138,7 +140,7 @@ class Loop:
 
     def patience(self, deadline: float | None, now: float) -> float | None:
         """How long `select` may wait; 0 while somebody has more to send or something to hear."""
-        if self._touched or self._happened or self._unread:
+        if self.touched or self._happened or self._unread:
             return 0.0
         due = self._timers.next_deadline()
         if due is not None and (deadline is None or due < deadline):
@@ -184,19 +186,14 @@ class Loop:
         """Have the next `handle` return these, too."""
         self._happened.append((source, [*events]))
 
-    @property
-    def has_touched(self) -> bool:
-        """`flush` has something to do."""
-        return bool(self._touched)
-
     def flush(self) -> Iterable[Source]:
         """Let every touched source send once; return those that were touched, in order."""
-        touched, self._touched = self._touched, {}
+        touched, self.touched = self.touched, {}
         try:
             for source in touched:
                 source.flush(self.clock())
         except BaseException:
-            self._touched = {**touched, **self._touched}  # those not reached keep their turn
+            self.touched = {**touched, **self.touched}  # those not reached keep their turn
             raise
         return touched
 

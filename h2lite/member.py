@@ -13,6 +13,8 @@ from .settings import SettingId
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from .call import Call
     from .connection import Connection
     from .errors import H2liteError
@@ -28,9 +30,11 @@ class Ping:
     queued_s     seconds before it could leave
     rescued_by   what came first after it was asked for, where that was not its ack, else ""
     error        why there is no answer
+    over         there is one, or there will be none
     """
 
     __slots__ = (
+        "over",
         "member",
         "opaque_data",
         "deadline",
@@ -50,10 +54,12 @@ class Ping:
         self.queued_s = 0.0
         self.rescued_by = ""
         self.error: H2liteError | None = None
+        self.over = False
 
-    @property
-    def over(self) -> bool:
-        return self.rtt_s is not None or self.error is not None
+    def fail(self, error: H2liteError) -> None:
+        """There will be no answer."""
+        self.error = error
+        self.over = True
 
 
 class Member:
@@ -62,6 +68,7 @@ class Member:
     number       in the order of dials, from 1
     connection   the sans-IO `Connection`
     health       its `Health`
+    send         the pool's order to send what it has; one for all times
     draining     takes no new requests: a GOAWAY or RST_STREAM PROTOCOL_ERROR came, or its stream
                  identifiers are used up
     address      of the peer as text, "" until it is reached
@@ -75,6 +82,7 @@ class Member:
         "number",
         "connection",
         "health",
+        "send",
         "draining",
         "address",
         "protocol",
@@ -104,6 +112,7 @@ class Member:
         self.number = number
         self.connection: Connection | Http1Connection = connection
         self.health = health
+        self.send: Any = None
         self.draining = False
         self.address = ""
         self.protocol = ""

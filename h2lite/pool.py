@@ -103,6 +103,9 @@ class Pool:
     diagnose                      asked at a verdict: path_dead, peer_hung or unknown
     stage                         asked when a dial took too long: what it was busy with, "" once
                                   the transport stood
+
+    orders                        those that `take_orders` would give
+    timers                        what waits to be judged by `handle_deadline`
     """
 
     def __init__(
@@ -138,8 +141,8 @@ class Pool:
         self._sites: dict[Origin, Site] = {}
         self._sites_max = ORIGINS_REMEMBERED_MAX
         self._calmed: dict[Origin, None] = {}
-        self._timers = Timers()
-        self._orders: list[Value] = []
+        self.timers = Timers()
+        self.orders: list[Value] = []
         self._dial_count = 0
         self._call_count = 0
 
@@ -217,7 +220,7 @@ class Pool:
         if call.stream is not None:
             call.member.connection.send_data(call.stream, piece, end_stream)
             self._progressed(call, now)
-            self._orders.append(Send(call.member))
+            self.orders.append(call.member.send)
         elif piece:
             call.pieces.append(piece)
         call.given = True
@@ -231,7 +234,7 @@ class Pool:
         if call.stream is not None:
             call.member.connection.send_trailers(call.stream, fields)
             self._progressed(call, now)
-            self._orders.append(Send(call.member))
+            self.orders.append(call.member.send)
         call.trailers = fields
         call.content_ended = True
 
@@ -262,7 +265,7 @@ class Pool:
         """A step of a request begins anew, so what limits it does."""
         call.progress_at = now
         if call.limits.read is not None or call.limits.write is not None:
-            self._timers.set(call, call.next_deadline())
+            self.timers.set(call, call.next_deadline())
 
     def _give_credit(self, call: Call, octets: int) -> None:
         """The peer may send as much again, where it is still there."""
@@ -272,7 +275,7 @@ class Pool:
             paused = connection.reading_paused  # asked before: the link must hear that it is over
             connection.data_consumed(call.stream.stream_id, octets)
             if connection.has_output or paused:
-                self._orders.append(Send(member))
+                self.orders.append(member.send)
 
     def reach(self, origin: Origin, now: float) -> Member:
         """A connection that takes requests to an origin; one is dialled where there is none.
@@ -304,7 +307,7 @@ class Pool:
             raise UsageError(f"timeout of {timeout_s!r}, want seconds above 0")
         if member.health.state == DEAD:
             raise UsageError(f"{member} has ended")
-        if not member.is_up:
+        if member.ready_at is None:
             raise UsageError(f"{member} is not up yet")
         if member.site.is_http1:
             raise UsageError(f"{member} speaks HTTP/1.1, which has no PING")
@@ -325,7 +328,7 @@ class Pool:
                 pings.append(self.ping(member, now, timeout_s))
             except UsageError as error:
                 ping = Ping(member, timeout_s, now)
-                ping.error = error
+                ping.fail(error)
                 pings.append(ping)
         return pings
 
@@ -344,7 +347,7 @@ class Pool:
                 self._fail(call, ConnectionLost("the pool was closed", cause="local"))
             for member in list(site.members):
                 self._close_member(member, now, "the pool was closed")
-            self._timers.set(site, None)
+            self.timers.set(site, None)
 
     def stats(self) -> dict[str, Any]:
         """Counters since the pool began, ready for JSON."""
@@ -361,23 +364,19 @@ class Pool:
 
     # -- for the loop ----------------------------------------------------------------------
 
-    @property
-    def has_orders(self) -> bool:
-        return bool(self._orders)
-
     def take_orders(self) -> list[Value]:
         """What is to be done and what is to be told, in order; each is given once."""
-        orders, self._orders = self._orders, []
+        orders, self.orders = self.orders, []
         return orders
 
     def next_deadline(self) -> float | None:
         """When `handle_deadline` has something to do."""
-        return self._timers.next_deadline()
+        return self.timers.next_deadline()
 
     def handle_deadline(self, now: float) -> None:
         """Judge what should have come by `now`; all that had come by then was `receive`d."""
         while True:
-            item = self._timers.pop_due(now)
+            item = self.timers.pop_due(now)
             if item is None:
                 return
             _ON_DEADLINE[type(item)](self, item, now)
@@ -420,8 +419,11 @@ class Pool:
                 handler(self, member, event, now)
         if member.health.state != DEAD:
             if member.connection.has_output:
-                self._orders.append(Send(member))
-            self._settle(member, now)
+                self.orders.append(member.send)
+            health = member.health
+            # Else no stream is open and none has ended: an idle connection's PING, or its ack.
+            if health.busy or member.calls or member.unsent or member.draining or health.sooner:
+                self._settle(member, now)
         site = member.site
         if site.queue or site.waited_for:
             self._dispatch(site, now)
@@ -472,7 +474,7 @@ class Pool:
         while place and queue[place - 1].number > call.number:
             place -= 1
         queue.insert(place, call)
-        self._timers.set(call, call.next_deadline())
+        self.timers.set(call, call.next_deadline())
 
     def _patience(self, call: Call) -> float:
         """Seconds a request waits for a connection to be up."""
@@ -507,7 +509,7 @@ class Pool:
         dialling = sum(1 for member in site.members if not member.is_up)
         while dialling < waiting and len(site.members) < HTTP1_CONNECTIONS_MAX:
             if now < site.backoff.due:
-                self._timers.set(site, site.backoff.due)
+                self.timers.set(site, site.backoff.due)
                 return
             self._dial(site, now)
             dialling += 1
@@ -543,7 +545,7 @@ class Pool:
             self._check_pinned(call)
         elif not dialling and serving < self._members_max:
             if now < site.backoff.due:
-                self._timers.set(site, site.backoff.due)
+                self.timers.set(site, site.backoff.due)
             else:
                 self._dial(site, now)
         return None
@@ -583,12 +585,12 @@ class Pool:
         call.pieces.clear()
         call.member, call.stream = member, stream
         call.connect_due = call.room_due = None
-        self._timers.set(call, call.next_deadline())
+        self.timers.set(call, call.next_deadline())
         member.unsent.append(call)
         self._note_use(member, now)
-        self._orders.append(Send(member))
+        self.orders.append(member.send)
         if call.content is None:
-            self._orders.append(Deliver(call))  # it wants content
+            self.orders.append(Deliver(call))  # it wants content
 
     def _withdraw(self, member: Member, now: float) -> None:
         """Take back what has not left; it goes elsewhere, whatever its method."""
@@ -602,7 +604,7 @@ class Pool:
                 call.pieces.extend(stream.outgoing)
             member.connection.reset_stream(stream)
             self.counters["moves"] += 1
-            self._orders.append(Moved(call, member))
+            self.orders.append(Moved(call, member))
             self._enqueue(member.site, call, now)
         self._note_use(member, now)
 
@@ -637,11 +639,11 @@ class Pool:
             call.pieces.clear()
             call.trailers = None
             call.given = call.content_ended = False
-            self._orders.append(Rewind(call))
-        self._orders.append(Retried(call, delay, error))
+            self.orders.append(Rewind(call))
+        self.orders.append(Retried(call, delay, error))
         if delay:
             call.retry_at = now + delay
-            self._timers.set(call, call.next_deadline())
+            self.timers.set(call, call.next_deadline())
         else:
             self._enqueue(call.site, call, now)
 
@@ -664,8 +666,8 @@ class Pool:
             site.queue.remove(call)
         call.retry_at = call.connect_due = call.room_due = None
         call.pieces.clear()
-        self._timers.set(call, None)
-        self._orders.append(Deliver(call))
+        self.timers.set(call, None)
+        self.orders.append(Deliver(call))
 
     def _reset(self, member: Member, stream: Stream, sent_at: float, now: float) -> None:
         """Reset the stream of a request that its caller gives up."""
@@ -675,7 +677,7 @@ class Pool:
         member.held += keeps_slot
         member.connection.reset_stream(stream, ErrorCode.CANCEL)
         self._carry_out(member, orders, now)
-        self._orders.append(Send(member))
+        self.orders.append(member.send)
 
     def _drop_chunks(self, call: Call) -> None:
         self._give_credit(call, sum(map(len, call.chunks)))
@@ -698,7 +700,7 @@ class Pool:
         elif _is_past(call.room_due, now):  # it waits for a dial, which has a limit of its own
             call.room_due = now + (call.limits.pool or 0.0)
         if not call.over:
-            self._timers.set(call, call.next_deadline())
+            self.timers.set(call, call.next_deadline())
 
     def _judge_connect(self, call: Call, site: Site, now: float) -> None:
         """A request has waited long for a connection to be up."""
@@ -761,7 +763,7 @@ class Pool:
             return
         for origin, site in [*self._sites.items()]:
             if not site.members and not site.calls:
-                self._timers.set(site, None)
+                self.timers.set(site, None)
                 del self._sites[origin]
         # Those in use stay, however many: look again only when there are twice as many.
         self._sites_max = max(ORIGINS_REMEMBERED_MAX, 2 * len(self._sites))
@@ -777,9 +779,10 @@ class Pool:
             Health(site.policy, now, self._uniform),
             int(self._uniform() * 2**32),
         )
+        member.send = Send(member)
         site.members.append(member)
         self._arm(member)
-        self._orders.append(Dial(member))
+        self.orders.append(Dial(member))
         return member
 
     def _on_site_deadline(self, site: Site, now: float) -> None:
@@ -818,7 +821,7 @@ class Pool:
         """One deadline; what it is of is asked when the member's time has come."""
         if due is not None and (member.armed is None or due < member.armed):
             member.armed = due
-            self._timers.set(member, due)
+            self.timers.set(member, due)
 
     def _note_use(self, member: Member, now: float) -> None:
         """Requests came to a connection, left it, or wait for it."""
@@ -874,15 +877,15 @@ class Pool:
         member.connection.ping(opaque_data, now)
         member.pings_since_message += 1
         self.counters["pings_sent"] += 1
-        self._orders.append(Send(member))
+        self.orders.append(member.send)
 
     def _ping_is_late(self, ping: Ping) -> None:
         """Nobody waits for this answer any more; the connection is left as it is."""
         member = ping.member
         member.connection.forget_ping(ping.opaque_data)
         del member.pings[ping.opaque_data]
-        ping.error = PingTimeout(f"{member} did not answer a PING within {ping.timeout_s:.3g} s")
-        self._orders.append(Deliver(ping))
+        ping.fail(PingTimeout(f"{member} did not answer a PING within {ping.timeout_s:.3g} s"))
+        self.orders.append(Deliver(ping))
 
     def _retire(self, member: Member, now: float, drain: bool = False) -> None:
         """It takes no new requests: it is doubted or, `drain`, it has said so."""
@@ -950,14 +953,14 @@ class Pool:
         member.health.lost(cause)
         self._note_state(member)
         site.members.remove(member)
-        self._timers.set(member, None)
+        self.timers.set(member, None)
         self._add_health(self.counters, member.health)
         if order is not None:
-            self._orders.append(order)
+            self.orders.append(order)
         self._note_loss(member, now, cause, error)
         for ping in member.pings.values():
-            ping.error = error.again()
-            self._orders.append(Deliver(ping))
+            ping.fail(error.again())
+            self.orders.append(Deliver(ping))
         member.pings.clear()
         self._withdraw(member, now)
         calls, member.calls = member.calls, {}
@@ -998,7 +1001,7 @@ class Pool:
     def _note_state(self, member: Member) -> None:
         """Tell that the state has changed."""
         before, member.state = member.state, member.health.state
-        self._orders.append(StateChanged(member, before, member.state, member.health.cause))
+        self.orders.append(StateChanged(member, before, member.state, member.health.cause))
 
     @staticmethod
     def _add_health(counters: dict[str, int], health: Health) -> None:
@@ -1046,11 +1049,12 @@ class Pool:
     def _on_ping_acked(self, member: Member, event: ev.PingAcked, now: float) -> None:
         ping = member.pings.pop(event.opaque_data, None)
         if ping is not None:
+            ping.over = True
             ping.rtt_s = event.rtt_s
             ping.queued_s = event.queued_s
             member.health.sample(event.rtt_s)
             self.counters["pings_acked"] += 1
-            self._orders.append(Deliver(ping))
+            self.orders.append(Deliver(ping))
 
     def _on_unknown_ack(self, member: Member, event: ev.UnknownPingAcked, now: float) -> None:
         known = member.is_own(event.opaque_data)
@@ -1062,7 +1066,7 @@ class Pool:
         if call is not None:  # None: as in `_on_data`
             call.interim.append((event.status, event.fields))
             call.progress_at = now
-            self._orders.append(Deliver(call))
+            self.orders.append(Deliver(call))
 
     def _on_response(self, member: Member, event: ev.ResponseReceived, now: float) -> None:
         self._heard_message(member)
@@ -1115,7 +1119,7 @@ class Pool:
     def _advance(self, member: Member, call: Call, end_stream: bool) -> None:
         """More of a response has come, or all of it."""
         if not end_stream:
-            self._orders.append(Deliver(call))
+            self.orders.append(Deliver(call))
             return
         stream = call.stream
         assert stream is not None
@@ -1180,7 +1184,7 @@ class Pool:
             del self._calmed[next(iter(self._calmed))]
         self._calmed[site.origin] = None
         self._set_policy(site, self.policy.calmed())
-        self._orders.append(Calmed(site.origin, site.policy))
+        self.orders.append(Calmed(site.origin, site.policy))
 
     def _set_policy(self, site: Site, policy: HealthPolicy) -> None:
         site.policy = policy

@@ -16,14 +16,18 @@ CANCELLED_MAX = 64  # beside one for each that waits, before the heap is swept
 
 
 class Timers:
-    """At most one deadline for each item; items compare and hash by identity."""
+    """At most one deadline for each item; items compare and hash by identity.
 
-    __slots__ = ("_heap", "_count", "_numbers", "_waiting")
+    changed   `next_deadline` may have another answer; for whoever asks it to set to False
+    """
+
+    __slots__ = ("changed", "_heap", "_count", "_numbers", "_waiting")
 
     def __init__(self) -> None:
         # A heap of (instant, number): the number, not the item, so that one that is gone is not
         # kept alive until its instant comes.
         self._heap: list[tuple[float, int]] = []
+        self.changed = False
         self._count = 0
         self._numbers: dict[Any, int] = {}
         self._waiting: dict[int, Any] = {}  # numbers that are not here were cancelled
@@ -37,8 +41,10 @@ class Timers:
         number = self._numbers.pop(item, None)
         if number is not None:
             del self._waiting[number]
+            self.changed = True
         if deadline is None:
             return
+        self.changed = True
         self._count += 1
         self._numbers[item] = self._count
         self._waiting[self._count] = item
@@ -56,9 +62,13 @@ class Timers:
 
     def pop_due(self, now: float) -> Any | None:
         """The item whose instant came first, if that is at `now` or before; it waits no more."""
-        due = self.next_deadline()
+        heap = self._heap
+        if not heap or heap[0][0] > now:
+            return None
+        due = self.next_deadline()  # which drops those that were cancelled
         if due is None or due > now:
             return None
+        self.changed = True
         item = self._waiting.pop(heappop(self._heap)[1])
         del self._numbers[item]
         return item

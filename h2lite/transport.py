@@ -229,10 +229,12 @@ def read_tcp_info(sock: socket.socket) -> TcpInfo | None:
 class Transport:
     """A connected cleartext socket.
 
-    protocol   what is spoken over it: "h2c" or "http/1.1"; under TLS "h2" or "http/1.1"
+    protocol    what is spoken over it: "h2c" or "http/1.1"; under TLS "h2" or "http/1.1"
+    committed   octets that wait inside the transport; call `push` when the socket is writable
     """
 
     __slots__ = ("sock", "address", "tap", "protocol")
+    committed = b""
 
     def __init__(
         self, sock: socket.socket, address: Address, tap: Tap | None = None, protocol: str = H2C
@@ -250,11 +252,6 @@ class Transport:
     @property
     def cut_off(self) -> bool:
         """The end of the stream came without TLS's word for it: somebody may have cut it short."""
-        return False
-
-    @property
-    def committed(self) -> bool:
-        """Octets wait inside the transport; call `push` when the socket is writable."""
         return False
 
     def recv(self) -> bytes | None:
@@ -328,7 +325,7 @@ class TLSTransport(Transport):
     protocol   what was chosen of them, once the handshake is done
     """
 
-    __slots__ = ("_not_yet", "_ssl_ends", "_committed", "_cut_off", "_alpn", "_ssl")
+    __slots__ = ("_not_yet", "_ssl_ends", "committed", "_cut_off", "_alpn", "_ssl")
 
     def __init__(
         self,
@@ -350,7 +347,7 @@ class TLSTransport(Transport):
             InterruptedError,
         )
         self._ssl_ends = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
-        self._committed = b""
+        self.committed = b""
         self._cut_off = False
         self._alpn = alpn
         self._ssl = context.wrap_socket(
@@ -369,10 +366,6 @@ class TLSTransport(Transport):
     @property
     def cut_off(self) -> bool:
         return self._cut_off
-
-    @property
-    def committed(self) -> bool:
-        return bool(self._committed)
 
     def handshake(self) -> int:
         """One step: the selector events to wait for, 0 when TLS stands and a protocol is chosen.
@@ -442,7 +435,7 @@ class TLSTransport(Transport):
         return self._ssl.pending()
 
     def send(self, data: bytes) -> int:
-        if self._committed and not self.push():
+        if self.committed and not self.push():
             return 0
         taken = 0
         while taken < len(data):
@@ -452,7 +445,7 @@ class TLSTransport(Transport):
             except self._not_yet:
                 # OpenSSL has encrypted this record and will send it and no other: another
                 # buffer offered in its place would be lost without a word.
-                self._committed = record
+                self.committed = record
                 taken += len(record)
                 break
         if self.tap is not None and taken:
@@ -472,9 +465,9 @@ class TLSTransport(Transport):
             return
 
     def push(self) -> bool:
-        while self._committed:
+        while self.committed:
             try:
-                self._committed = self._committed[self._ssl.send(self._committed) :]
+                self.committed = self.committed[self._ssl.send(self.committed) :]
             except self._not_yet:
                 return False
         return True

@@ -830,7 +830,7 @@ class Simulation:
 
     def _check_bounds(self) -> None:
         pool = self.world.pool
-        left = [order for order in pool._orders if not isinstance(order, Send)]
+        left = [order for order in pool.orders if not isinstance(order, Send)]
         if left:  # the program's own reading makes for more to send, and for nothing else
             raise self._broken("bounded", f"orders are left: {left}")
         for site in pool._sites.values():
@@ -860,7 +860,7 @@ class Simulation:
     def _check_clean(self) -> None:
         pool, driver = self.world.pool, self.world.driver
         members = pool.members
-        for item in pool._timers._waiting.values():
+        for item in pool.timers._waiting.values():
             kind = type(item).__name__
             gone = {
                 "Member": lambda item: item not in members,
@@ -912,7 +912,7 @@ class Simulation:
         world.pool.close(world.clock.now)
         self._run_until(world.clock.now + 1.0)
         left = {
-            "timers of the pool": len(world.pool._timers),
+            "timers of the pool": len(world.pool.timers),
             "timers of the loop": len(world.loop._timers),
             "descriptors": len(world.loop._masks),
             "links and dials": len(world.driver._members),

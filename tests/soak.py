@@ -915,7 +915,7 @@ class Soak:
             worker.join(CALM_S)
         for pool in (self.pool, self.pool1):
             pool.close()
-            empty(lambda: {**closed_tables(pool), "timers": len(pool._pool._timers)})  # noqa: B023
+            empty(lambda: {**closed_tables(pool), "timers": len(pool._pool.timers)})  # noqa: B023
         for target in self.targets:
             target.close()
         faulthandler.cancel_dump_traceback_later()
@@ -1088,7 +1088,7 @@ class Cycles:
             self.footprint = settled(first, CYCLE_GROWTH_OCTETS_MAX)
             self.growth = self.footprint.octets - first.octets
             self.stats = self.pool.stats()
-        empty(lambda: {**closed_tables(self.pool), "timers": len(self.pool._pool._timers)})
+        empty(lambda: {**closed_tables(self.pool), "timers": len(self.pool._pool.timers)})
         self.target.close()
         settled(start, None)
 

@@ -128,7 +128,7 @@ def at_rest() -> Iterator[None]:
 def assert_nothing_is_left(pool: ConnectionPool) -> None:
     """Of a pool that is closed: no connection, no call, no timer, nobody who waits."""
     engine, driver = pool._engine, pool._engine.driver
-    assert (pool._pool.members, len(pool._pool._timers), len(engine.loop._timers)) == ([], 0, 0)
+    assert (pool._pool.members, len(pool._pool.timers), len(engine.loop._timers)) == ([], 0, 0)
     assert (engine.watchers, engine.fed, engine._waiting, len(engine._jobs)) == ({}, {}, {}, 0)
     assert (driver._links, driver._dials, driver._members) == ({}, {}, {})
     assert (engine.loop._masks, engine._driving) == ({}, None)

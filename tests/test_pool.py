@@ -692,7 +692,7 @@ def test_a_response_may_be_read_after_its_connection_is_gone():
     assert world.pool.members == []
 
     assert world.pool.take_chunk(call, world.clock.now) == b"ok"
-    world.pool._orders += [Send(gone), Finish(gone)]
+    world.pool.orders += [Send(gone), Finish(gone)]
     world.run_for(1.0)
     world.cancel(call)
     assert (call.status, call.ended, call.error) == (200, True, None)

@@ -91,7 +91,7 @@ def untold(patch: pytest.MonkeyPatch) -> None:
     def quietly(self: Pool, call: Any) -> None:
         close(self, call)
         if isinstance(call.error, ConnectionLost):
-            self._orders.pop()
+            self.orders.pop()
 
     patch.setattr(Pool, "_close_call", quietly)
 
@@ -103,7 +103,7 @@ def told_twice(patch: pytest.MonkeyPatch) -> None:
     def twice(self: Pool, ping: Any) -> None:
         timed_out(self, ping)
         ping.error = PingTimeout("again")
-        self._orders.append(Deliver(ping))
+        self.orders.append(Deliver(ping))
 
     patch.setattr(Pool, "_ping_is_late", twice)
 
@@ -151,7 +151,7 @@ def timer_left(patch: pytest.MonkeyPatch) -> None:
 
     def and_arm(self: Pool, member: Member, now: float, *rest: Any) -> None:
         remove(self, member, now, *rest)
-        self._timers.set(member, now + 50.0)
+        self.timers.set(member, now + 50.0)
 
     patch.setattr(Pool, "_remove", and_arm)
 

@@ -75,7 +75,7 @@ def test_committed_octets_arrive_once_and_in_order_whatever_is_offered_next(pair
     while len(arrived) < len(OCTETS):
         if not client.committed or client.push():
             sent += client.send(OCTETS[sent : sent + chance.choice((1, 17, 3000, 16384, 65536))])
-            commitments += client.committed
+            commitments += bool(client.committed)
         if chance.random() < 0.4:
             arrived += drain(server)
 

@@ -407,7 +407,7 @@ def test_a_cleartext_transport_takes_and_gives_without_blocking(sockets):
 
     assert seen == [(False, b"there"), (True, b"back"), (True, b"")]
     assert (near.protocol, near.tls_version, near.committed, near.pending()) == (
-        "h2c", None, False, 0,
+        "h2c", None, b"", 0,
     )  # fmt: skip
 
 
