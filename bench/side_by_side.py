@@ -23,8 +23,12 @@ JOBS = ("ping", "codec")
 _MODULES = {"ping": "pings"}  # where a job's module is not called like it
 
 
+def module_name(job: str) -> str:
+    return _MODULES.get(job, job)
+
+
 def job_module(job: str) -> Any:
-    return import_module(f".{_MODULES.get(job, job)}", __package__)
+    return import_module(f".{module_name(job)}", __package__)
 
 
 def table(results: list[Measured]) -> str:
