@@ -206,12 +206,13 @@ def curves(path: Path, title: str, panels: list[Panel]) -> None:
             axes.set_xscale("log")
             axes.set_yscale("log")
             low, high = axes.get_ylim()
-            axes.set_ylim(min(low, high / 10), high)  # noise is no slope
+            axes.set_ylim(min(low, high / 10), high * 1.3)  # so that noise is no slope
             plain_numbers(axes.xaxis)
             plain_numbers(axes.yaxis)
             axes.grid(which="major")
             axes.set_title(panel.title)
-            axes.set_ylabel(f"{unit} each")
+            axes.set_ylabel(f"{unit} a {panel.lines[0].operation}")
+            axes.set_xlabel("how many")
         figure.legend(
             shown.values(), shown.keys(), loc="outside lower left", ncols=6, fontsize=9
         )

@@ -122,9 +122,12 @@ def module_path(job: str) -> Path:
 
 
 def referred(text: str) -> list[Path]:
-    """The modules beside the jobs' that a docstring sends its reader to."""
-    names = dict.fromkeys(re.findall(r"\b(\w+\.py)\b", text))
-    return [FOLDER / name for name in names if (FOLDER / name).exists()]
+    """The modules beside the jobs' that a docstring sends its reader to.
+
+    Not those that say how they are run: they are programs of their own, to which a job talks.
+    """
+    paths = [FOLDER / name for name in dict.fromkeys(re.findall(r"\b(\w+\.py)\b", text))]
+    return [path for path in paths if path.exists() and "    python " not in docstring(path)]
 
 
 # -- a job's tables -----------------------------------------------------------------------------
@@ -173,7 +176,7 @@ def by_load(results: list[Measured]) -> str:
     """A line for each variant, a column for each load: the median of one operation."""
     loads = sorted({one.load for one in results if one.load is not None})
     rows = []
-    for what, lines in groups(results).items():
+    for what, lines in growing(results).items():
         for index, variant in enumerate(dict.fromkeys(one.variant for one in lines)):
             at = {one.load: amount(one.p50, one.unit) for one in lines if one.variant == variant}
             rows.append(
@@ -191,17 +194,42 @@ def groups(results: list[Measured]) -> dict[str, list[Measured]]:
     return found
 
 
-def families(results: list[Measured]) -> dict[str, list[Measured]]:
-    """Lines that have a table and a picture together.
+def without_load(one: Measured) -> str:
+    """A line's `what` without the load that it may name: "gets 100 at once" is "gets at once"."""
+    if one.load is None:
+        return one.what
+    return re.sub(rf"(^|\s){one.load:g}(?=\s|$)", "", one.what, count=1).strip()
 
-    Their `what` begins with the same word, has the same words after a comma, and is in one unit.
+
+def growing(results: list[Measured]) -> dict[str, list[Measured]]:
+    """What was measured under several loads, by that, its lines without their loads."""
+    every = groups([one._replace(what=without_load(one)) for one in results if one.load])
+    return {
+        what: lines for what, lines in every.items() if len({one.load for one in lines}) > 1
+    }
+
+
+class Family(NamedTuple):
+    """Lines of a job that have a table and a picture together."""
+
+    name: str
+    grows: bool
+    lines: list[Measured]
+
+
+def families(results: list[Measured]) -> list[Family]:
+    """A job's lines, told apart by what they begin with and what comes after a comma, by units,
+    and by whether they grow.
     """
-    found: dict[str, list[Measured]] = {}
+    grown = growing(results)
+    found: dict[tuple[str, bool], list[Measured]] = {}
     for one in results:
         main, _, aside = one.what.partition(", ")
         unit = "" if kind_of(one.unit) == TIME else one.unit
-        found.setdefault(" ".join(filter(None, (main.split()[0], aside, unit))), []).append(one)
-    return found
+        name = " ".join(filter(None, (main.split()[0], aside, unit)))
+        grows = one.load is not None and without_load(one) in grown
+        found.setdefault((name, grows), []).append(one)
+    return [Family(name, grows, lines) for (name, grows), lines in found.items()]
 
 
 # -- how each job is shown ----------------------------------------------------------------------
@@ -227,18 +255,18 @@ SHOWN = {
     "ping": Shown(SPREADS),
     "ping_split": Shown(SPREADS),
     "ping_busy": Shown(SPREADS),
-    "ping_many": Shown(CURVES),
     "gets": Shown(BARS, "GETs/s"),
     "serving": Shown(BARS, "requests/s"),
     "transfers": Shown(BARS, "MiB/s"),
     "detection": Shown(STRIPS),
-    "scaling": Shown(CURVES),
 }
 
 
-def shown(job: str, results: list[Measured]) -> Shown:
-    """How a family of the job's lines is told; what is no time has bars."""
-    is_time = kind_of(results[0].unit) == TIME
+def shown(job: str, family: Family) -> Shown:
+    """How a family of the job's lines is told: what grows by curves, what is no time by bars."""
+    if family.grows:
+        return Shown(CURVES)
+    is_time = kind_of(family.lines[0].unit) == TIME
     return SHOWN.get(job, Shown(BARS)) if is_time else Shown(BARS)
 
 
@@ -248,12 +276,17 @@ def drawn(job: str, title: str, results: list[Measured], folder: Path) -> list[s
 
     every = families(results)
     names = []
-    for key, lines in every.items():
-        how = shown(job, lines)
-        panels = [pictures.Panel(what, of_what) for what, of_what in groups(lines).items()]
+    for family in every:
+        how = shown(job, family)
+        by_what = growing(family.lines) if family.grows else groups(family.lines)
+        panels = [pictures.Panel(what, of_what) for what, of_what in by_what.items()]
         for part, at in enumerate(range(0, len(panels), PANELS_MAX), 1):
-            words = [job, *(re.findall(r"\w+", key) if len(every) > 1 else [])]
-            path = folder / ("-".join([*words, *([str(part)] if part > 1 else [])]) + ".png")
+            words = [job]
+            if len(every) > 1:
+                words += [*re.findall(r"\w+", family.name), *(["growing"] * family.grows)]
+            if part > 1:
+                words.append(str(part))
+            path = folder / ("-".join(words) + ".png")
             some = panels[at : at + PANELS_MAX]
             if how.picture == BARS:
                 pictures.bars(path, title, some, how.rate)
@@ -341,7 +374,7 @@ def section(
     if job == SOAK:
         parts.append(soak_text(around))
     else:
-        parts += [shown(job, lines).table(lines) for lines in families(results).values()]
+        parts += [shown(job, family).table(family.lines) for family in families(results)]
     parts.append(of_job.measured.replace(TIMED, f"**{TIMED}**"))
     for other in referred(docstring(path)):
         if other not in told:

@@ -243,9 +243,9 @@ def test_what_is_left_out_is_cut_from_the_docstring():
 
 
 def test_a_docstring_leads_to_the_modules_it_names():
-    names = [path.name for path in report.referred("As codec.py, codec.py, echo.py and no.py say")]
+    names = [path.name for path in report.referred("codec.py, codec.py, echo.py, no.py, units.py")]
 
-    assert names == ["codec.py", "echo.py"]
+    assert names == ["codec.py", "units.py"]  # echo.py is a program, as its docstring shows
 
 
 # -- the page ----------------------------------------------------------------------------------
@@ -269,17 +269,32 @@ def test_tables_tell_what_was_measured():
 
 def test_a_growing_load_has_a_column_each():
     results = [
-        line("h2lite", 1000)._replace(load=10),
-        line("go", 3000)._replace(load=10),
-        line("h2lite", 2000)._replace(load=1000),
+        line("h2lite", 1000, what="of many")._replace(load=10.0),
+        line("go", 3000, what="of many")._replace(load=10.0),
+        line("h2lite", 2000, what="of many")._replace(load=1000.0),
     ]
 
+    assert report.families(results) == [report.Family("of", True, results)]
     assert report.by_load(results).splitlines() == [
         "| what | variant | 10 | 1 000 |",
         "| --- | --- | ---: | ---: |",
-        "| what | **h2lite** | 1.00 us | 2.00 us |",
+        "| of many | **h2lite** | 1.00 us | 2.00 us |",
         "|  | go | 3.00 us |  |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("what", "load", "rest"),
+    [
+        ("gets 10 at once", 10, "gets at once"),
+        ("gets 10 at once", 1, "gets 10 at once"),
+        ("gets 10 at once", None, "gets 10 at once"),
+        ("serving -c1 -m100", 100, "serving -c1 -m100"),
+        ("1000 connections", 1000, "connections"),
+    ],
+)
+def test_what_a_line_is_without_its_load(what, load, rest):
+    assert report.without_load(line("h2lite", 1, what=what)._replace(load=load)) == rest
 
 
 def test_lines_of_one_kind_stand_together():
@@ -290,13 +305,27 @@ def test_lines_of_one_kind_stand_together():
         line("h2lite", 1, what="ping b"),
     ]
 
-    told = {key: [one.what for one in lines] for key, lines in report.families(results).items()}
+    told = [(name, [one.what for one in lines]) for name, _, lines in report.families(results)]
 
-    assert told == {
-        "ping": ["ping a", "ping b"],
-        "ping moved MB/s": ["ping a, moved"],
-        "rtt": ["rtt a"],
-    }
+    assert told == [
+        ("ping", ["ping a", "ping b"]),
+        ("ping moved MB/s", ["ping a, moved"]),
+        ("rtt", ["rtt a"]),
+    ]
+
+
+def test_one_load_alone_is_no_growth():
+    results = [
+        line("h2lite", 1, what="gets 1 at once")._replace(load=1.0),
+        line("h2lite", 1, what="gets token")._replace(load=100.0),
+        line("h2lite", 1, what="gets 10 at once")._replace(load=10.0),
+    ]
+
+    (growing, rest) = report.families(results)
+
+    assert (growing.grows, [one.load for one in growing.lines]) == (True, [1.0, 10.0])
+    assert (rest.grows, [one.what for one in rest.lines]) == (False, ["gets token"])
+    assert list(report.growing(results)) == ["gets at once"]
 
 
 def test_the_page_comes_from_the_figures(tmp_path):
