@@ -88,7 +88,9 @@ def main(argv: list[str]) -> None:
     print(", ".join(f"{name} {version}" for name, version in around["versions"].items()) + "\n")
     absent: set[str] = set()
     for job in options.jobs or JOBS:
-        run_job(job, Options(options.peers, options.rounds, absent), options.json)
+        of_job = Options(options.peers, options.rounds, set())
+        run_job(job, of_job, options.json)
+        absent |= of_job.absent
     for one in sorted(absent):
         print(f"without {one}")
 
