@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import selectors
-import socket
 import ssl
 import threading
 from collections.abc import Iterator

@@ -17,7 +17,7 @@ from typing import Any
 from tests.peers.servers import HOST, STOP_S_MAX
 
 from .ping_clients import BareClient, opaque_values
-from .ping_servers import TIMEOUT_S, Target
+from .ping_servers import Target
 
 H2, H2_ASYNCIO, JH2, GO = "h2", "h2, asyncio", "jh2", "go"
 
@@ -142,7 +142,7 @@ class GoPinger:
 
     program   what was built of it
     load      what goes on beside the PINGs: none, upload or download
-    rate      octets a second of that, in the last turn
+    rates     octets a second of that, one a turn
     """
 
     def __init__(self, program: str, target: Target, load: str = "none") -> None:
@@ -152,15 +152,16 @@ class GoPinger:
         self._process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.rate = 0.0
+        self.rates: list[float] = []
 
     def samples(self, calls: int) -> list[float]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(calls, file=self._process.stdin, flush=True)
-        self.rate, *times = map(float, self._process.stdout.readline().split() or [0.0])
+        rate, *times = map(float, self._process.stdout.readline().split() or [0.0])
         if len(times) != calls:
             raise AssertionError(f"{GO} gave {len(times)} times of {calls}")
+        self.rates.append(rate)
         return times
 
     def close(self) -> None:
