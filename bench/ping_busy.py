@@ -2,15 +2,15 @@
 
 Timed: one PING and its ack, back to back, beside one endless stream; with "beside none" the same
 without it.  ping_transfers.py says what each client does; the server is go/sink.go, or without
-the peers sink.py, on a core of its own.  "moved" lines say how much moved beside them, "queued" lines how much of
-our PINGs' time passed before they could leave.
+the peers sink.py, on a core of its own.  "moved" lines say how much went beside the PINGs,
+"queued" lines how much of a PING's time passed before it could leave.
 
 A PING waits behind all that was written before it: in the client's own buffer, in the kernel's
 send queue, in the path and in the server's receive queue.  h2lite keeps the first two short:
 PINGs leave before what the streams have queued, and TCP_NOTSENT_LOWAT has the kernel ask for more
 only when less than 128 KiB of it has not been sent.  On loopback the kernel's queue is the
 server's, which takes all at once; that counts where the path is the slowest part, as in "slow
-upload": through slow_path.py, at 100 MB/s.  "h2lite, no lowat" is the same client without it.
+upload": through slow_path.py, at 100 MB/s.  "ping(), no lowat" is the same client without it.
 Left out: TLS.
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from contextlib import ExitStack
-from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -29,13 +29,22 @@ from tests.peers.servers import HOST, Ground, accepts, free_port
 
 from .figures import SPLIT, Measured, Options, compare, cores, measured, on_core
 from .go_programs import GO_SOURCES
+from .ping_clients import CORE, PUBLIC
 from .ping_peers import GO, H2, GoPinger
 from .ping_servers import Target
-from .ping_transfers import DOWNLOAD, NONE, UPLOAD, H2Beside, OursBeside
-from .variant import OURS, Sampled
+from .ping_transfers import (
+    DOWNLOAD,
+    NONE,
+    UPLOAD,
+    CoreExchange,
+    H2Exchange,
+    LoopBeside,
+    OursBeside,
+)
+from .variant import Sampled
 
 PINNING = SPLIT
-NO_LOWAT = f"{OURS}, no lowat"
+NO_LOWAT = f"{PUBLIC}, no lowat"
 SLOW_OCTETS_A_SECOND = 100e6
 MEGABYTES_A_SECOND = "MB/s"
 SINK_PROGRAM = Path(__file__).with_name("sink.py")
@@ -134,22 +143,23 @@ def measure_case(ground: Ground, place: Target, case: Case, options: Options) ->
 def beside(
     stack: ExitStack, ground: Ground, place: Target, load: str, options: Options
 ) -> dict[str, Beside]:
-    clients: dict[str, Beside] = {OURS: OursBeside(place, load)}
+    clients: dict[str, Beside] = {
+        PUBLIC: OursBeside(place, load),
+        CORE: LoopBeside(CoreExchange, place, load),
+    }
     if load == UPLOAD:
         clients[NO_LOWAT] = OursBeside(place, load, lowat=False)
     if not options.peers:
         return clients
-    for name, make in ((GO, partial(go_pinger, ground)), (H2, H2Beside)):
-        try:
-            client = make(place, load)
-        except (ModuleNotFoundError, pytest.skip.Exception) as reason:
-            options.absent.add(f"{name}: {reason}")
-            continue
-        if isinstance(client, GoPinger):
-            stack.callback(client.close)
-        clients[name] = client
+    if find_spec("h2") is None:
+        options.absent.add(f"{H2}: install h2 from PyPI")
+    else:
+        clients[H2] = LoopBeside(H2Exchange, place, load)
+    try:
+        pinger = GoPinger(ground.go_program("pinger", GO_SOURCES), place, load)
+    except pytest.skip.Exception as reason:
+        options.absent.add(f"{GO}: {reason}")
+        return clients
+    stack.callback(pinger.close)
+    clients[GO] = pinger
     return clients
-
-
-def go_pinger(ground: Ground, place: Target, load: str) -> GoPinger:
-    return GoPinger(ground.go_program("pinger", GO_SOURCES), place, load)

@@ -158,7 +158,7 @@ class GoPinger:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(calls, file=self._process.stdin, flush=True)
-        rate, *times = map(float, self._process.stdout.readline().split() or [0.0])
+        rate, *times = [float(one) for one in self._process.stdout.readline().split()] or [0.0]
         if len(times) != calls:
             raise AssertionError(f"{GO} gave {len(times)} times of {calls}")
         self.rates.append(rate)

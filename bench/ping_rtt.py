@@ -74,7 +74,7 @@ def measure(what: str, place: Target, calls: int, rounds: int) -> list[Measured]
 def pinged(place: Target, calls: int, rounds: int) -> list[list[tuple[float, float]]]:
     """(wire, rtt) in nanoseconds of each PING, by rounds."""
     tap = WireTap()
-    pairs = []
+    pairs: list[list[tuple[float, float]]] = []
     with h2lite.connect(place.url, cafile=place.cafile, timeout=TIMEOUT_S, tap=tap) as connection:
         for _ in range(rounds):
             tap.took.clear()

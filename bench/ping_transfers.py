@@ -4,9 +4,10 @@ Each turn has a connection of its own, and begins once FULL_SPEED_AFTER octets h
 client tells the octets a second that moved beside its PINGs: a short wait is no merit where the
 transfer is slow.
 
-    h2lite   a thread transfers by `request` or `stream`, another one pings
-    h2       one selectors loop, which writes 64 KiB at a time and pings between two writes
-    go       go/pinger.go, see ping_peers.GoPinger: a goroutine transfers, another one pings
+    ping()      h2lite's pool: a thread transfers by `request` or `stream`, another one pings
+    core+loop   h2lite's Connection, Link and Loop in one thread, given 64 KiB at a time
+    h2          one selectors loop, given 64 KiB at a time
+    go          go/pinger.go, see ping_peers.GoPinger: a goroutine transfers, another one pings
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import h2lite
 from h2lite import transport
+from h2lite.events import ConnectionEnded, DataReceived, PingAcked
 
-from .ping_clients import RECV_OCTETS, opaque_values
+from .ping_clients import RECV_OCTETS, CoreClient, opaque_values
 from .ping_peers import H2, h2_connection
 from .ping_servers import TIMEOUT_S, Target
 
@@ -99,17 +101,32 @@ class OursBeside:
             yield PIECE
 
 
-class H2Beside:
-    """The h2 library; rates as OursBeside's."""
+class Exchange(Protocol):
+    """One connection in one thread, with one stream on it unless the load is NONE."""
 
-    def __init__(self, place: Target, load: str) -> None:
+    def __init__(self, place: Target, load: str) -> None: ...
+
+    @property
+    def moved(self) -> int:
+        """Octets of content given to the library, or taken from it."""
+
+    def exchange_ping(self, value: bytes) -> None: ...
+    def turn(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class LoopBeside:
+    """One loop that does all there is to do; rates as OursBeside's."""
+
+    def __init__(self, exchange: type[Exchange], place: Target, load: str) -> None:
+        self._exchange = exchange
         self._place = place
         self._load = load
         self._values = opaque_values()
         self.rates: list[float] = []
 
     def samples(self, calls: int) -> list[float]:
-        exchange = H2Exchange(self._place, self._load)
+        exchange = self._exchange(self._place, self._load)
         try:
             if self._load != NONE:
                 deadline = time.monotonic() + TIMEOUT_S
@@ -121,23 +138,58 @@ class H2Beside:
         finally:
             exchange.close()
 
-    def _pings(self, exchange: H2Exchange, calls: int) -> list[float]:
+    def _pings(self, exchange: Exchange, calls: int) -> list[float]:
         clock = time.perf_counter_ns
         times: list[float] = []
         began, moved = clock(), exchange.moved
         for value in itertools.islice(self._values, calls):
             begun = clock()
-            exchange.ping(value)
+            exchange.exchange_ping(value)
             times.append(clock() - begun)
         self.rates.append((exchange.moved - moved) / (clock() - began) * NS_A_SECOND)
         return times
 
 
-class H2Exchange:
-    """One connection of h2's with one stream on it, in a loop of selectors.
+class CoreExchange(CoreClient):
+    """h2lite's core and loop, which take content as windows and the socket allow."""
 
-    moved   octets of content given to the socket, or taken from it
-    """
+    def __init__(self, place: Target, load: str) -> None:
+        super().__init__(place)
+        self._load = load
+        self._answer = b""
+        self._downloaded = 0
+        if load != NONE:
+            fields = [(name.encode(), value.encode()) for name, value in request(place, load)]
+            self._stream = self._connection.send_request(fields, end_stream=load == DOWNLOAD)
+
+    @property
+    def moved(self) -> int:  # an upload's with its frame headers, 9 octets in 16 384
+        return self._link.taken_octets if self._load == UPLOAD else self._downloaded
+
+    def exchange_ping(self, value: bytes) -> None:
+        self._connection.ping(value, self._loop.clock())
+        while self._answer != value:
+            self.turn()
+
+    def turn(self) -> None:
+        loop, connection = self._loop, self._connection
+        if self._load == UPLOAD and self._stream.queued_octets < len(PIECE):
+            connection.send_data(self._stream, PIECE)
+        loop.touch(self._link)
+        loop.flush()
+        happened = loop.turn(loop.clock() + TIMEOUT_S)
+        for _, event in happened:
+            if type(event) is DataReceived:
+                connection.data_consumed(event.stream_id, len(event.data))
+                self._downloaded += len(event.data)
+            elif type(event) is PingAcked:
+                self._answer = event.opaque_data
+            elif type(event) is ConnectionEnded:
+                raise ConnectionError(f"the connection ended: {event}")
+
+
+class H2Exchange:
+    """The h2 library on a bare socket by selectors."""
 
     def __init__(self, place: Target, load: str) -> None:
         from h2.events import DataReceived
@@ -153,22 +205,21 @@ class H2Exchange:
         self._unsent = memoryview(b"")
         self._uploads = load == UPLOAD
         self._answer = b""
-        self.moved = 0
+        self._moved = 0
         self._connection.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: H2_WINDOW})
         self._connection.increment_flow_control_window(H2_WINDOW)
         if load == NONE:
             return
         self._stream_id = self._connection.get_next_available_stream_id()
-        method, path = ("POST", "/discard") if self._uploads else ("GET", "/endless")
-        fields = [
-            (":method", method),
-            (":scheme", "http"),
-            (":authority", place.url.partition("://")[2]),
-            (":path", path),
-        ]
-        self._connection.send_headers(self._stream_id, fields, end_stream=not self._uploads)
+        self._connection.send_headers(
+            self._stream_id, request(place, load), end_stream=not self._uploads
+        )
 
-    def ping(self, value: bytes) -> None:
+    @property
+    def moved(self) -> int:
+        return self._moved
+
+    def exchange_ping(self, value: bytes) -> None:
         self._connection.ping(value)
         while self._answer != value:
             self.turn()
@@ -207,7 +258,7 @@ class H2Exchange:
         while left > 0:
             size = min(left, self._connection.max_outbound_frame_size)
             self._connection.send_data(self._stream_id, PIECE[:size])
-            self.moved += size
+            self._moved += size
             left -= size
 
     def _receive(self) -> None:
@@ -218,7 +269,7 @@ class H2Exchange:
             if isinstance(event, self._data_received):
                 size = event.flow_controlled_length
                 self._connection.acknowledge_received_data(size, event.stream_id)
-                self.moved += len(event.data)
+                self._moved += len(event.data)
             elif isinstance(event, self._acked):
                 self._answer = event.ping_data
 
@@ -234,3 +285,14 @@ def wait_for_full_speed(moved: Callable[[], int]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{moved()} octets in {TIMEOUT_S} s")
         time.sleep(0.001)
+
+
+def request(place: Target, load: str) -> list[tuple[str, str]]:
+    """The fields of the transfer's request."""
+    method, path = ("POST", "/discard") if load == UPLOAD else ("GET", "/endless")
+    return [
+        (":method", method),
+        (":scheme", "http"),
+        (":authority", place.url.partition("://")[2]),
+        (":path", path),
+    ]

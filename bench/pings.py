@@ -65,6 +65,7 @@ CLIENTS: dict[str, type[Client]] = {
 }
 OURS = (FLOOR, CORE, PUBLIC, THREADED, ALONE, EMBEDDED)
 PEERS = (GO, H2, H2_ASYNCIO, JH2)
+LIBRARIES = {H2: "h2", H2_ASYNCIO: "h2", JH2: "jh2"}  # what a peer needs of PyPI
 
 
 @contextmanager
