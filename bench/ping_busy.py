@@ -8,10 +8,14 @@ the peers sink.py, on a core of its own.  "moved" lines say how much went beside
 A PING waits behind all that was written before it: in the client's own buffer, in the kernel's
 send queue, in the path and in the server's receive queue.  h2lite keeps the first two short:
 PINGs leave before what the streams have queued, and TCP_NOTSENT_LOWAT has the kernel ask for more
-only when less than 128 KiB of it has not been sent.  On loopback the kernel's queue is the
-server's, which takes all at once; that counts where the path is the slowest part, as in "slow
-upload": through slow_path.py, at 100 MB/s.  "ping(), no lowat" is the same client without it.
-Left out: TLS.
+only when less than 128 KiB of it has not been sent.  On loopback nothing stays unsent, so what is
+seen is the server's queue: empty as long as the server is the faster one, else as much as its
+HTTP/2 windows allow, 4 MiB here.  The send queue is what counts where the path is the slowest
+part, as in "slow upload": through slow_path.py, at 100 MB/s.  "ping(), no lowat" is the same
+client without the option.
+
+Clients with two threads share one core among them: that a PING waits for its thread's turn there,
+up to a slice of the scheduler's, is in their p99.  Left out: TLS.
 """
 
 from __future__ import annotations
