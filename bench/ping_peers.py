@@ -69,6 +69,7 @@ class H2Protocol(asyncio.Protocol):
         self.connection, self._acked = h2_connection("h2")
         self._transport: asyncio.Transport | None = None
         self._future: asyncio.Future[bytes] | None = None
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -82,6 +83,7 @@ class H2Protocol(asyncio.Protocol):
         self._flush()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.lost.set()
         if self._future is not None and not self._future.done():
             self._future.set_exception(error or ConnectionError("the server closed"))
 
@@ -129,11 +131,8 @@ class H2AsyncioClient:
         return times
 
     def close(self) -> None:
-        async def last_turn() -> None:
-            self._transport.close()
-            await asyncio.sleep(0)
-
-        self._loop.run_until_complete(last_turn())
+        self._transport.abort()  # under TLS, `close` would wait for the server
+        self._loop.run_until_complete(self._protocol.lost.wait())
         self._loop.close()
 
 
