@@ -14,7 +14,7 @@ import platform
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +26,7 @@ import pytest
 import h2lite
 from tests.peers.servers import command, run
 
-from .variant import Variant
+from .variant import Sampled, Variant
 
 ROUNDS = 200
 WARM_UP_CALLS = 5  # at the start of each turn, untimed: the variant before has used the caches
@@ -101,32 +101,28 @@ def measured(
     )
 
 
-def turn(variant: Variant, calls: int, warm_up: int = WARM_UP_CALLS) -> list[float]:
-    """One variant's turn: nanoseconds an operation, one value a call.
-
-    What another process times may give several values a call, and is asked as seldom as that.
-    """
+def turn(variant: Variant | Sampled, calls: int, warm_up: int = WARM_UP_CALLS) -> list[float]:
+    """One variant's turn: nanoseconds an operation, one value a call."""
+    if isinstance(variant, Sampled):
+        return variant.samples(warm_up + calls)[warm_up:]
     run, holds, operations = variant.run, variant.holds, variant.operations
     clock = time.perf_counter_ns
     for _ in range(warm_up):
         run()
-    times: list[float] = []
-    while len(times) < calls:
+    times = []
+    for _ in range(calls):
         begun = clock()
         result = run()
         ended = clock()
         if not holds(result):
             raise AssertionError(f"{variant.name} gave {result!r}")
-        if variant.times is None:
-            times.append((ended - begun) / operations)
-        else:
-            times += variant.times(result)
+        times.append((ended - begun) / operations)
     return times
 
 
 def compare(
     what: str,
-    variants: list[Variant],
+    variants: Sequence[Variant | Sampled],
     calls: int,
     rounds: int,
     *,

@@ -40,17 +40,18 @@ from .getters import (
     Task,
 )
 from .places import NGHTTPD, Place, start
-from .variant import OURS, Variant
+from .variant import OURS, Sampled, Variant
 
-PINNING = SPLIT  # except for GETs one by one
+PINNING = SPLIT  # but for GETs one by one
 TOKEN = "Bearer " + random.Random(900).randbytes(447).hex()[:893]
+REPEATED = "repeated"
 AT_ONCE = 100
 TASKS = {
-    "repeated": Task("/small", CONTENT, AT_ONCE),
+    REPEATED: Task("/small", CONTENT, AT_ONCE),
     "differing": Task("/items/", ITEM_CONTENT, AT_ONCE, differing=True),
     "token": Task("/small", CONTENT, AT_ONCE, token=TOKEN),
 }
-STREAMS = (1, 10, 1000)  # at once, with repeated fields; beside AT_ONCE
+STREAMS = (1, 10, AT_ONCE, 1000)  # with repeated fields
 # In a round: a twentieth of a second or more of each.
 GETS = {CORE: 1000, PUBLIC: 1000, POLL: 1000, GO: 3000, H2: 400, JH2: 600, HTTPX: 200}
 ONE_BY_ONE = 100  # in a round
@@ -70,13 +71,15 @@ def measure(options: Options) -> list[Measured]:
             server, place = first_server(ground, options)
         with on_core(our_core):
             for name, task in TASKS.items():
-                what = f"gets {server} {name}"
-                results += compare_at_once(what, ground, place, task, options, rounds)
-            for streams in STREAMS:
-                task = TASKS["repeated"]._replace(streams=streams)
-                fewer = rounds if streams <= AT_ONCE else max(1, rounds // 4)
-                what = f"gets {server} {streams} at once"
-                results += compare_at_once(what, ground, place, task, options, fewer)
+                for streams in STREAMS if name == REPEATED else (AT_ONCE,):
+                    results += compare_at_once(
+                        f"gets {server} {name}",
+                        ground,
+                        place,
+                        task._replace(streams=streams),
+                        options,
+                        rounds if streams <= AT_ONCE else max(1, rounds // 4),
+                    )
         with on_core(cores(SAME)[0]):
             server, place = first_server(ground, options)
             results += compare_one_by_one(f"gets {server} one by one", ground, place, options)
@@ -96,6 +99,8 @@ def first_server(ground: Ground, options: Options) -> tuple[str, Place]:
 def gets_at_once(client: str, streams: int) -> int:
     """How many GETs a round: with many streams, each has several; with one, each takes longer."""
     count = GETS[client]
+    if client == HTTPX:
+        return count  # it never has more than AT_ONCE open
     return count // 4 if streams == 1 else max(count, 2 * streams)
 
 
@@ -103,7 +108,7 @@ def compare_at_once(
     what: str, ground: Ground, place: Place, task: Task, options: Options, rounds: int
 ) -> list[Measured]:
     with ExitStack() as stack:
-        variants = []
+        variants: list[Variant | Sampled] = []
         for client in (CORE, PUBLIC, POLL, *(PEERS if options.peers else ())):
             count = gets_at_once(client, task.streams)
             try:
@@ -118,14 +123,14 @@ def compare_at_once(
 def compare_one_by_one(
     what: str, ground: Ground, place: Place, options: Options
 ) -> list[Measured]:
-    task = TASKS["repeated"]._replace(streams=1)
+    task = TASKS[REPEATED]._replace(streams=1)
     with ExitStack() as stack:
-        variants = []
+        variants: list[Variant | Sampled] = []
         for client in (CORE, BLOCKING, *(PEERS if options.peers else ())):
             try:
                 if client == GO:
                     getter = stack.enter_context(GoGetter(ground, place, task))
-                    variants.append(getter.one_by_one(ONE_BY_ONE))
+                    variants.append(getter.one_by_one())
                 else:
                     variants.append(variant(stack, client, ground, place, task, 1))
             except (ModuleNotFoundError, pytest.skip.Exception) as reason:
@@ -135,7 +140,7 @@ def compare_one_by_one(
 
 def variant(
     stack: ExitStack, client: str, ground: Ground, place: Place, task: Task, count: int
-) -> Variant:
+) -> Variant | Sampled:
     """A client that is connected until the stack ends.
 
     Raises ModuleNotFoundError without its library; skips the test without Go.
@@ -148,4 +153,8 @@ def variant(
 
 
 def summary(results: list[Measured]) -> list[str]:
-    return [f"{one.what}: {one.variant} {1e9 / one.p50:,.0f} GETs a second" for one in results]
+    return [
+        f"{one.what} x {one.load:g}: {one.variant} {1e9 / one.p50:,.0f} GETs a second"
+        for one in results
+        if one.load is not None
+    ]

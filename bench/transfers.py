@@ -23,7 +23,7 @@ from .figures import SPLIT, Measured, Options, compare, cores, on_core
 from .getters import CORE, GO, H2, PUBLIC
 from .movers import DOWN, MIB, MOVERS, UP, Crc, GoMover, Mover, variant
 from .places import Place, start
-from .variant import OURS, Variant
+from .variant import OURS, Sampled, Variant
 
 PINNING = SPLIT
 OCTETS = 256 * 2**20
@@ -78,7 +78,7 @@ def compare_clients(
     server: str, security: str, ground: Ground, place: Place, options: Options
 ) -> list[Measured]:
     with ExitStack() as stack:
-        variants: dict[str, list[Variant]] = {DOWN: [], UP: []}
+        variants: dict[str, list[Variant | Sampled]] = {DOWN: [], UP: []}
         for name in (CORE, PUBLIC, *((H2,) if options.peers else ())):
             try:
                 mover = checked(name, place)
@@ -91,7 +91,7 @@ def compare_clients(
         if server == GO:
             for direction, among in variants.items():
                 go = stack.enter_context(GoMover(ground, place, direction, OCTETS))
-                among.append(go.variant())
+                among.append(go.sampled())
         results = []
         for direction, among in variants.items():
             what = f"transfers {server} {direction} {security}"
