@@ -15,7 +15,7 @@ import re
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import h2lite
 
-from .variant import Variant
+from .variant import Sampled, Variant
 
 ROUNDS = 200
 WARM_UP_CALLS = 5  # at the start of each turn, untimed: the variant before has used the caches
@@ -99,8 +99,10 @@ def measured(
     )
 
 
-def turn(variant: Variant, calls: int, warm_up: int = WARM_UP_CALLS) -> list[float]:
+def turn(variant: Variant | Sampled, calls: int, warm_up: int = WARM_UP_CALLS) -> list[float]:
     """One variant's turn: nanoseconds an operation, one value a call."""
+    if isinstance(variant, Sampled):
+        return variant.samples(warm_up + calls)[warm_up:]
     run, holds, operations = variant.run, variant.holds, variant.operations
     clock = time.perf_counter_ns
     for _ in range(warm_up):
@@ -118,7 +120,7 @@ def turn(variant: Variant, calls: int, warm_up: int = WARM_UP_CALLS) -> list[flo
 
 def compare(
     what: str,
-    variants: list[Variant],
+    variants: Sequence[Variant | Sampled],
     calls: int,
     rounds: int,
     *,

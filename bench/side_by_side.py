@@ -19,7 +19,17 @@ from . import figures
 from .figures import NS, ROUNDS, Measured, Options
 
 # In the report's order.
-JOBS = ("ping", "codec")
+JOBS = (
+    "ping",
+    "ping_split",
+    "ping_busy",
+    "ping_many",
+    "codec",
+    "get_codec",
+    "gets",
+    "serving",
+    "transfers",
+)
 _MODULES = {"ping": "pings"}  # where a job's module is not called like it
 
 
@@ -35,13 +45,14 @@ def table(results: list[Measured]) -> str:
     """Microseconds, where times were measured."""
     columns = ("min", "p50", "p90", "p99", "p99.9", "x floor")
     lines = [" " * 46 + "".join(f"{column:>11}" for column in columns)]
-    for what, group in groupby(results, key=lambda one: one.what):
+    for (what, load), group in groupby(results, key=lambda one: (one.what, one.load)):
+        name = what if load is None else f"{what} x {load:g}"
         for one in group:
             values = (one.min, one.p50, one.p90, one.p99, one.p999)
             scale, unit = (1000, "us") if one.unit == NS else (1, one.unit)
             figures_text = "".join(f"{value / scale:11.2f}" for value in values)
             ratio = "" if one.to_floor is None else f"{one.to_floor:11.2f}"
-            lines.append(f"{what + ': ' + one.variant:<43}{unit:>3}{figures_text}{ratio:>11}")
+            lines.append(f"{name + ': ' + one.variant:<43}{unit:>3}{figures_text}{ratio:>11}")
         lines.append("")
     return "\n".join(lines)
 

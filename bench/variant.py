@@ -21,3 +21,14 @@ class Variant(NamedTuple):
     run: Callable[[], Any]
     holds: Callable[[Any], bool]
     operations: int = 1
+
+
+class Sampled(NamedTuple):
+    """A variant that takes its own times: in another process, or inside of an event loop.
+
+    samples   does the job so many times, and returns the nanoseconds each took; it has checked
+              each result itself, outside the timed part
+    """
+
+    name: str
+    samples: Callable[[int], list[float]]
