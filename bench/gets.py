@@ -9,8 +9,8 @@ core would hide everything else.
     differing   the path differs each time, and so does one field of the response
     token       as repeated, with an authorization field of 900 octets
 
-A round is so many GETs of each client in turn, and gives one value: the time of them all, divided
-by how many they are.  One by one, each GET is a value.  Left out: connecting, and the first GET.
+Timed: a round is so many GETs of each client in turn, and gives one value: the time of them all,
+divided by how many they are.  One by one, each GET is a value.  Left out: connecting, and the first GET.
 """
 
 from __future__ import annotations

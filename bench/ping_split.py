@@ -1,7 +1,8 @@
 """PING round trips once more, with client and server on a core each.
 
-Timed and left out: as pings.py says.  Here every round trip wakes two idle cores, which on a
-virtual machine takes longer than all else; whoever pings across a real network sees that, too.
+Timed: as pings.py says.  Here every round trip wakes two idle cores, which on a virtual machine
+takes longer than all else; whoever pings across a real network sees that, too.  Left out:
+connecting, the TLS handshake, SETTINGS.
 """
 
 from __future__ import annotations

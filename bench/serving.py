@@ -2,10 +2,11 @@
 
 Each server (places.py) answers the same 13 octets with a few fields, `date` among them, in
 cleartext, from one process on one core; h2load asks from the other core.  nghttpd shows how much
-more h2load could ask for.  A round is one run of
-h2load against each server in turn, and gives one value: the time h2load says all its requests
-took, connecting included, for each request.  Left out: TLS, and the servers' start.  Every
-response is a 2xx with its content whole.
+more h2load could ask for.  Every response is a 2xx with its content whole.
+
+Timed: a round is one run of h2load against each server in turn, and gives one value: the time
+h2load says all its requests took, connecting included, for each request.  Left out: TLS, and the
+servers' start.
 """
 
 from __future__ import annotations

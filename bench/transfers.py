@@ -1,10 +1,11 @@
 """Content on one stream, down and up, in cleartext and under TLS: time for a MiB.
 
 movers.py says what each client does and checks.  The server is Go's net/http (go/server.go), or
-h2lite's own (answering.py) without the peers; it has one core, the client the other.  A round is
-one transfer of OCTETS by each client in turn, on connections that stay, and gives one value.
-Left out: connecting.  Before that each client moves CHECKED_OCTETS both ways, and the content
-itself is compared.
+h2lite's own (answering.py) without the peers; it has one core, the client the other.  Before
+anything is timed each client moves CHECKED_OCTETS both ways, and the content itself is compared.
+
+Timed: a round is one transfer of OCTETS by each client in turn, on connections that stay, and
+gives one value.  Left out: connecting.
 """
 
 from __future__ import annotations
