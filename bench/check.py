@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from .figures import FOLDER, RATIO, Measured, median_ratio, read_all
-from .units import TOLD_IN, convert, number
+from .units import DIGITS, TOLD_IN, convert, number
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -90,7 +90,12 @@ class Verdict(NamedTuple):
 
     @property
     def figure_text(self) -> str:
-        return "" if self.figure is None else f"{number(self.figure)} {self.budget.unit}"
+        if self.figure is None:
+            return ""
+        limit, digits = self.budget.limit, DIGITS
+        while number(self.figure, digits) == number(limit, digits) and self.figure != limit:
+            digits += 1  # 1.302 is not "1.30, at most 1.3: short"
+        return f"{number(self.figure, digits)} {self.budget.unit}"
 
     def _keeps(self, limit: float) -> bool:
         return self.figure is not None and bool(

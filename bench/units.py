@@ -48,14 +48,14 @@ def fitting(value: float, unit: str) -> str:
     )[1]
 
 
-def number(value: float) -> str:
-    """Three digits, no exponent, thousands apart: 0.0312, 8.24, 19.8, 1 240, 51 200."""
+def number(value: float, digits: int = DIGITS) -> str:
+    """So many digits, no exponent, thousands apart: 0.0312, 8.24, 19.8, 1 240, 51 200."""
     if not math.isfinite(value):
         return str(value)
     if value == 0:
         return "0"
-    rounded = float(f"{value:.{DIGITS}g}")
-    decimals = max(0, DIGITS - 1 - math.floor(math.log10(abs(rounded))))
+    rounded = float(f"{value:.{digits}g}")
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
     return f"{rounded:,.{decimals}f}".replace(",", " ")
 
 

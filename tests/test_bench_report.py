@@ -130,6 +130,15 @@ def test_a_limit_itself_is_met_in_either_direction(direction, limit, stretch, wo
     assert (verdict.word, verdict.stretched) == (word, stretched)
 
 
+@pytest.mark.parametrize(
+    ("took", "text"), [(13.0, "1.30 x"), (13.02, "1.302 x"), (12.99, "1.299 x"), (14, "1.40 x")]
+)
+def test_a_figure_is_not_rounded_to_its_limit(took, text):
+    verdict = judge(BUDGET, [line("floor", 10), line("h2lite", took)])
+
+    assert verdict.figure_text == text
+
+
 def test_a_missing_line_is_not_measured():
     budget = BUDGET._replace(what=["what", "other"])
     here = [line("floor", 10), line("h2lite", 20)]
