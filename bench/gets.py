@@ -10,7 +10,8 @@ core would hide everything else.
     token       as repeated, with an authorization field of 900 octets
 
 Timed: a round is so many GETs of each client in turn, and gives one value: the time of them all,
-divided by how many they are.  One by one, each GET is a value.  Left out: connecting, and the first GET.
+divided by how many they are.  One by one, each GET is a value.  Left out: connecting, and the
+first GET.
 """
 
 from __future__ import annotations
