@@ -1,21 +1,20 @@
-"""Small GETs on one connection: many at once, fields the same or differing, and one by one.
+"""Small GETs on one connection, many at once: fields the same, differing, or with a long token.
 
 getters.py says what each client does and checks.  The server is nghttpd, which is faster than
 every client here; Go's net/http where that is missing, h2lite's own without the peers.  It has
-one core, the client the other; for GETs one after the other both share one, since waking an idle
-core would hide everything else.
+one core, the client the other.  one_by_one.py has GETs one after the other.
 
     repeated    every request has the same fields, every response those of the one before
     differing   the path differs each time, and so does one field of the response
     token       as repeated, with an authorization field of 900 octets
 
 Timed: a round is so many GETs of each client in turn, and gives one value: the time of them all,
-divided by how many they are.  One by one, each GET is a value.  Left out: connecting, and the
-first GET.
+divided by how many they are.  Left out: connecting, and the first GET.
 """
 
 from __future__ import annotations
 
+import base64
 import random
 import tempfile
 from contextlib import ExitStack
@@ -26,9 +25,8 @@ import pytest
 from tests.peers.servers import Ground
 
 from .answering import CONTENT, ITEM_CONTENT
-from .figures import SAME, SPLIT, Measured, Options, compare, cores, on_core
+from .figures import SPLIT, Measured, Options, compare, cores, on_core
 from .getters import (
-    BLOCKING,
     CORE,
     GETTERS,
     GO,
@@ -43,8 +41,8 @@ from .getters import (
 from .places import NGHTTPD, Place, start
 from .variant import OURS, Sampled, Variant
 
-PINNING = SPLIT  # but for GETs one by one
-TOKEN = "Bearer " + random.Random(900).randbytes(447).hex()[:893]
+PINNING = SPLIT
+TOKEN = "Bearer " + base64.urlsafe_b64encode(random.Random(900).randbytes(670)).decode()[:893]
 REPEATED = "repeated"
 AT_ONCE = 100
 TASKS = {
@@ -55,14 +53,14 @@ TASKS = {
 STREAMS = (1, 10, AT_ONCE, 1000)  # with repeated fields
 # In a round: a twentieth of a second or more of each.
 GETS = {CORE: 1000, PUBLIC: 1000, POLL: 1000, GO: 3000, H2: 400, JH2: 600, HTTPX: 200}
-ONE_BY_ONE = 100  # in a round
 ROUNDS_SHARE = 5  # of the rounds asked for, one in so many is run
 PEERS = (GO, H2, JH2, HTTPX)
 
 
 def measure(options: Options) -> list[Measured]:
     """Every client at every task."""
-    rounds = max(1, options.rounds // ROUNDS_SHARE)
+    # h2lite's own server, without the peers, makes each GET take twice as long.
+    rounds = max(1, options.rounds // (ROUNDS_SHARE if options.peers else 2 * ROUNDS_SHARE))
     results = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         ground = Ground(Path(folder))
@@ -81,9 +79,6 @@ def measure(options: Options) -> list[Measured]:
                         options,
                         rounds if streams <= AT_ONCE else max(1, rounds // 4),
                     )
-        with on_core(cores(SAME)[0]):
-            server, place = first_server(ground, options)
-            results += compare_one_by_one(f"gets {server} one by one", ground, place, options)
     return results
 
 
@@ -121,24 +116,6 @@ def compare_at_once(
         )
 
 
-def compare_one_by_one(
-    what: str, ground: Ground, place: Place, options: Options
-) -> list[Measured]:
-    task = TASKS[REPEATED]._replace(streams=1)
-    with ExitStack() as stack:
-        variants: list[Variant | Sampled] = []
-        for client in (CORE, BLOCKING, *(PEERS if options.peers else ())):
-            try:
-                if client == GO:
-                    getter = stack.enter_context(GoGetter(ground, place, task))
-                    variants.append(getter.one_by_one())
-                else:
-                    variants.append(variant(stack, client, ground, place, task, 1))
-            except (ModuleNotFoundError, pytest.skip.Exception) as reason:
-                options.absent.add(f"{client}: {reason}")
-        return compare(what, variants, ONE_BY_ONE, options.rounds // 2 or 1, operation="GET")
-
-
 def variant(
     stack: ExitStack, client: str, ground: Ground, place: Place, task: Task, count: int
 ) -> Variant | Sampled:
@@ -157,5 +134,4 @@ def summary(results: list[Measured]) -> list[str]:
     return [
         f"{one.what} x {one.load:g}: {one.variant} {1e9 / one.p50:,.0f} GETs a second"
         for one in results
-        if one.load is not None
     ]

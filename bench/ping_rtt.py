@@ -39,7 +39,7 @@ class WireTap:
 
     def __call__(self, received: bool, octets: bytes) -> None:
         now = time.perf_counter_ns()
-        # On an idle connection nothing else has a PING's size.
+        # Nothing else crosses an idle connection, once its first PING has been answered.
         if len(octets) != PING_SIZE or octets[TYPE_AT] != PingFrame.TYPE:
             return
         if received:
@@ -76,6 +76,7 @@ def pinged(place: Target, calls: int, rounds: int) -> list[list[tuple[float, flo
     tap = WireTap()
     pairs: list[list[tuple[float, float]]] = []
     with h2lite.connect(place.url, cafile=place.cafile, timeout=TIMEOUT_S, tap=tap) as connection:
+        connection.ping(TIMEOUT_S)  # its ack may have come along with that of SETTINGS
         for _ in range(rounds):
             tap.took.clear()
             told = [connection.ping(TIMEOUT_S).rtt for _ in range(calls)]
@@ -98,17 +99,21 @@ def checked(place: Target, rounds: int) -> list[float]:
         background=False,
         tap=tap,
     ) as connection:
+        connection.ping(TIMEOUT_S)
+        assert connection.rtt is not None
+        wire = connection.rtt * NS_A_SECOND  # both begin at the same sample
         for _ in range(rounds):
+            tap.took.clear()
             connection.watch(CHECKED_S)
-            if connection.rtt is None:
+            if not tap.took:
                 raise AssertionError(f"no check in {CHECKED_S} s")
-            differences.append(connection.rtt * NS_A_SECOND - smoothed(tap.took))
+            wire = smoothed(wire, tap.took)
+            differences.append(connection.rtt * NS_A_SECOND - wire)
     return differences
 
 
-def smoothed(samples: list[int]) -> float:
-    """The first sample, from which each further one draws an eighth of its difference."""
-    srtt = float(samples[0])
-    for sample in samples[1:]:
-        srtt += (sample - srtt) / 8
-    return srtt
+def smoothed(before: float, samples: list[int]) -> float:
+    """Drawn by each sample an eighth of the way to it."""
+    for sample in samples:
+        before += (sample - before) / 8
+    return before

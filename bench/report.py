@@ -195,10 +195,13 @@ def groups(results: list[Measured]) -> dict[str, list[Measured]]:
 
 
 def without_load(one: Measured) -> str:
-    """A line's `what` without the load that it may name: "gets 100 at once" is "gets at once"."""
+    """A line's `what` without the load that it may name.
+
+    "gets 100 at once" is "gets at once", and "memory of 100" is "memory".
+    """
     if one.load is None:
         return one.what
-    return re.sub(rf"(^|\s){one.load:g}(?=\s|$)", "", one.what, count=1).strip()
+    return re.sub(rf"(^|( of)? ){one.load:.0f}(?= |$)", "", one.what, count=1).strip()
 
 
 def growing(results: list[Measured]) -> dict[str, list[Measured]]:
@@ -256,6 +259,7 @@ SHOWN = {
     "ping_split": Shown(SPREADS),
     "ping_busy": Shown(SPREADS),
     "gets": Shown(BARS, "GETs/s"),
+    "one_by_one": Shown(SPREADS),
     "serving": Shown(BARS, "requests/s"),
     "transfers": Shown(BARS, "MiB/s"),
     "detection": Shown(STRIPS),
@@ -367,7 +371,6 @@ def section(
     told   modules whose docstrings the page has already; those this section adds are added
     """
     path = module_path(job)
-    told.add(path)
     of_job = said(docstring(path))
     parts = [f"## {job}", f"{of_job.title}."]
     parts += [f"![{job}: {image}]({PICTURES}/{image})" for image in images]
@@ -441,7 +444,7 @@ def page(results: Path, pictures: Path | None) -> str:
     if not every:
         return "\n\n".join([*parts, "Nothing has been measured yet.", LIMITS]) + "\n"
     parts += [circumstances(every), budgets(check.judge_all(results))]
-    told: set[Path] = set()
+    told = {module_path(job) for job in every}
     for job, (around, measured) in every.items():
         images = []
         if pictures is not None:

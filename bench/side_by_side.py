@@ -27,6 +27,7 @@ JOBS = (
     "codec",
     "get_codec",
     "gets",
+    "one_by_one",
     "serving",
     "transfers",
 )

@@ -300,6 +300,7 @@ def test_a_growing_load_has_a_column_each():
         ("gets 10 at once", None, "gets 10 at once"),
         ("serving -c1 -m100", 100, "serving -c1 -m100"),
         ("1000 connections", 1000, "connections"),
+        ("memory of 1000000", 1000000, "memory"),
     ],
 )
 def test_what_a_line_is_without_its_load(what, load, rest):
