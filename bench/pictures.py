@@ -25,7 +25,7 @@ from PIL import Image
 
 from .colours import colours, ours
 from .figures import Measured
-from .units import convert, fitting, number
+from .units import convert, fitting, number, thousands
 
 WIDTH, DPI = 9.0, 100  # inches; so 900 pixels, as wide as a page shows them
 ROW, FRAME = 0.26, 0.75  # inches of a panel's height: a variant, and what stands around them
@@ -107,7 +107,7 @@ def plain_numbers(axis: Any) -> None:
         low, high = axis.get_view_interval()
         subs = (1, 2, 5) if high < 300 * low else (1,)
         axis.set_major_locator(LogLocator(subs=subs))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace(",", " ")))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: thousands(value)))
     axis.set_minor_formatter(NullFormatter())
 
 

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from . import check, side_by_side
 from .colours import ours
 from .figures import FOLDER, FREE, NS, SAME, SPLIT, Measured, read_all
-from .units import TIME, amount, convert, fitting, kind_of, number
+from .units import TIME, amount, convert, fitting, kind_of, number, thousands
 
 PICTURES = "pictures"
 PAGE = "README.md"
@@ -103,6 +103,42 @@ def docstring(path: Path) -> str:
     return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
 
+def numbers(path: Path) -> dict[str, str]:
+    """A module's constants that are numbers, as a reader wants them."""
+    found = {}
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(statement, ast.Assign):
+            continue
+        target, value = statement.targets[0], statement.value
+        pairs = [(target, value)]
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            pairs = list(zip(target.elts, value.elts, strict=True))
+        for name, expression in pairs:
+            result = _number(expression)
+            if isinstance(name, ast.Name) and result is not None:
+                found[name.id] = thousands(result)
+    return found
+
+
+def _number(expression: ast.expr) -> float | None:
+    """Of a literal, or of products and powers of them: 256 * 2**20."""
+    if isinstance(expression, ast.Constant) and type(expression.value) in (int, float):
+        return float(expression.value)  # type: ignore[arg-type]
+    if isinstance(expression, ast.BinOp) and isinstance(expression.op, (ast.Mult, ast.Pow)):
+        left, right = _number(expression.left), _number(expression.right)
+        if left is not None and right is not None:
+            return left * right if isinstance(expression.op, ast.Mult) else float(left**right)
+    return None
+
+
+def explained(path: Path) -> str:
+    """A module's docstring, where the first mention of a constant has its number beside it."""
+    text = docstring(path)
+    for name, value in numbers(path).items():
+        text = re.sub(rf"\b{name}\b", f"{name} ({value})", text, count=1)
+    return text
+
+
 def said(text: str) -> Said:
     title, _, rest = text.partition("\n")
     kept, left_out = [], []
@@ -112,7 +148,7 @@ def said(text: str) -> Said:
             left_out.append(missing.strip())
         if measured.strip():
             kept.append(measured.rstrip())
-    return Said(title.rstrip("."), "\n\n".join(kept), "\n\n".join(left_out))
+    return Said(title, "\n\n".join(kept), "\n\n".join(left_out))
 
 
 def module_path(job: str) -> Path:
@@ -182,7 +218,7 @@ def by_load(results: list[Measured]) -> str:
             rows.append(
                 ["" if index else what, name_of(variant), *(at.get(load, "") for load in loads)]
             )
-    header = ["what", "variant", *(f"{load:,g}".replace(",", " ") for load in loads)]
+    header = ["what", "variant", *map(thousands, loads)]
     return table(header, rows, texts=2)
 
 
@@ -274,10 +310,15 @@ def shown(job: str, family: Family) -> Shown:
     return SHOWN.get(job, Shown(BARS)) if is_time else Shown(BARS)
 
 
-def drawn(job: str, title: str, results: list[Measured], folder: Path) -> list[str]:
+def drawn(
+    job: str, around: dict[str, Any], results: list[Measured], folder: Path
+) -> list[str]:
     """Draw a job's pictures into `folder`, one for each family of lines; return their names."""
     from . import pictures
 
+    if job == SOAK:
+        return drawn_soak(around, folder)
+    title = said(docstring(module_path(job))).title.rstrip(".")
     every = families(results)
     names = []
     for family in every:
@@ -371,8 +412,8 @@ def section(
     told   modules whose docstrings the page has already; those this section adds are added
     """
     path = module_path(job)
-    of_job = said(docstring(path))
-    parts = [f"## {job}", f"{of_job.title}."]
+    of_job = said(explained(path))
+    parts = [f"## {job}", of_job.title]
     parts += [f"![{job}: {image}]({PICTURES}/{image})" for image in images]
     if job == SOAK:
         parts.append(soak_text(around))
@@ -382,7 +423,7 @@ def section(
     for other in referred(docstring(path)):
         if other not in told:
             told.add(other)
-            parts.append(f"From [{other.name}]({other.name}): {docstring(other)}")
+            parts.append(f"From [{other.name}]({other.name}): {explained(other)}")
     if of_job.left_out:
         parts.append(f"**Left out:** {of_job.left_out}")
     return "\n\n".join(part for part in parts if part)
@@ -448,11 +489,7 @@ def page(results: Path, pictures: Path | None) -> str:
     for job, (around, measured) in every.items():
         images = []
         if pictures is not None:
-            images = (
-                drawn_soak(around, pictures)
-                if job == SOAK
-                else drawn(job, said(docstring(module_path(job))).title, measured, pictures)
-            )
+            images = drawn(job, around, measured, pictures)
         parts.append(section(job, around, measured, images, told))
     return "\n\n".join([*parts, LIMITS]) + "\n"
 

@@ -59,6 +59,11 @@ def number(value: float, digits: int = DIGITS) -> str:
     return f"{rounded:,.{decimals}f}".replace(",", " ")
 
 
+def thousands(value: float) -> str:
+    """All digits of what is counted, and of a fraction six: 10 000, 0.5."""
+    return f"{value:,.0f}".replace(",", " ") if value == int(value) else f"{value:g}"
+
+
 def amount(value: float, unit: str) -> str:
     """A figure with the unit that fits it: 8.24 us, 1.5 MiB, 1.19 x."""
     told_in = fitting(value, unit)

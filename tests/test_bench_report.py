@@ -247,7 +247,19 @@ def test_what_is_left_out_is_cut_from_the_docstring():
     )
 
     assert said == report.Said(
-        "The title", "Timed: one.\nMore.\n\n    a table\n\nThe end.", "two\nand three."
+        "The title.", "Timed: one.\nMore.\n\n    a table\n\nThe end.", "two\nand three."
+    )
+
+
+def test_a_constant_is_mentioned_with_its_number(tmp_path):
+    path = tmp_path / "job.py"
+    path.write_text(
+        '"""A job: COUNT of SIZE, COUNT times, for SECONDS; NAME."""\n'
+        'COUNT, SECONDS = 1000, 0.5\nSIZE = 256 * 2**20\nNAME = "COUNT"\n'
+    )
+
+    assert report.explained(path) == (
+        "A job: COUNT (1 000) of SIZE (268 435 456), COUNT times, for SECONDS (0.5); NAME."
     )
 
 
