@@ -57,6 +57,7 @@ class Budget(NamedTuple):
     value: str
     over: list[str]
     minus: str
+    load: float | None
     fold: str
     stretch: float | None
     firm: bool
@@ -129,6 +130,7 @@ def _budget(entry: dict[str, Any]) -> Budget:
         entry.pop("value", "p50"),
         listed("over"),
         entry.pop("minus", ""),
+        entry.pop("load", None),
         entry.pop("fold", "greatest"),
         entry.pop("stretch", None),
         entry.pop("firm", False),
@@ -144,8 +146,14 @@ def _budget(entry: dict[str, Any]) -> Budget:
 
 
 def judge(budget: Budget, results: list[Measured]) -> Verdict:
-    """One budget, by the figures of its job."""
-    lines = {(one.what, one.variant): one for one in results}
+    """One budget, by the figures of its job.  Raises ValueError where it should say which load."""
+    lines = {}
+    for one in results:
+        if budget.load is not None and one.load != budget.load:
+            continue
+        if one.what in budget.what and (one.what, one.variant) in lines:
+            raise ValueError(f"{budget.name}: under which load?")
+        lines[one.what, one.variant] = one
     values = [_value(budget, what, lines) for what in budget.what]
     present = [value for value in values if value is not None]
     if len(present) < len(values):

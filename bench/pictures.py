@@ -47,11 +47,7 @@ STYLE = {
 }
 
 
-class Panel(NamedTuple):
-    """One set of axes: a name, and the lines of a table."""
-
-    title: str
-    lines: list[Measured]
+Panels = dict[str, list[Measured]]  # a set of axes each: its title, and what it shows
 
 
 # -- a page of panels ---------------------------------------------------------------------------
@@ -120,19 +116,19 @@ def unit_of(lines: list[Measured], read: Callable[[Measured], float]) -> str:
 # -- kinds of pictures --------------------------------------------------------------------------
 
 
-def spreads(path: Path, title: str, panels: list[Panel]) -> None:
+def spreads(path: Path, title: str, panels: Panels) -> None:
     """Thin from min to p99.9, thick to p90, a dot at p50, a tick at p99; the median written out."""
     title += "\ndot: median, also at the right; thick: to 90 %; tick: 99 %; thin: least to 99.9 %"
-    everything = [one for panel in panels for one in panel.lines]
+    everything = [one for lines in panels.values() for one in lines]
     tints = colours([one.variant for one in everything])
     unit = unit_of(everything, lambda one: abs(one.p50))
     edges = [
         convert(value, one.unit, unit) for one in everything for value in (one.min, one.p999)
     ]
-    heights = [ROW * len(panel.lines) + FRAME for panel in panels]
+    heights = [ROW * len(lines) + FRAME for lines in panels.values()]
     with page(path, heights, min(2, len(panels)), title) as (_, every):
-        for axes, panel in zip(every, panels, strict=True):
-            for row, one in enumerate(panel.lines):
+        for axes, (name, lines) in zip(every, panels.items(), strict=True):
+            for row, one in enumerate(lines):
                 low, median, p90, p99, high = (
                     convert(value, one.unit, unit)
                     for value in (one.min, one.p50, one.p90, one.p99, one.p999)
@@ -150,26 +146,26 @@ def spreads(path: Path, title: str, panels: list[Panel]) -> None:
                 axes.set_xlim(min(edges) / 1.1, max(edges) * 1.1)  # all alike, to compare them
             plain_numbers(axes.xaxis)
             axes.grid(axis="x")
-            variants_down(axes, [one.variant for one in panel.lines])
-            axes.set_title(panel.title)
+            variants_down(axes, [one.variant for one in lines])
+            axes.set_title(name)
             axes.set_xlabel(unit)
 
 
-def bars(path: Path, title: str, panels: list[Panel], rate: str = "") -> None:
+def bars(path: Path, title: str, panels: Panels, rate: str = "") -> None:
     """A bar a variant from 0 on: its median, or with `rate` how many a second that makes."""
-    tints = colours([one.variant for panel in panels for one in panel.lines])
-    heights = [ROW * len(panel.lines) + FRAME for panel in panels]
-    most = 3 if all(len(panel.title) <= TITLE_MAX for panel in panels) and not rate else 2
+    tints = colours([one.variant for lines in panels.values() for one in lines])
+    heights = [ROW * len(lines) + FRAME for lines in panels.values()]
+    most = 3 if all(len(name) <= TITLE_MAX for name in panels) and not rate else 2
     with page(path, heights, min(most, len(panels)), title) as (_, every):
-        for axes, panel in zip(every, panels, strict=True):
+        for axes, (name, lines) in zip(every, panels.items(), strict=True):
             if rate:
                 unit = rate
-                values = [1e9 / convert(one.p50, one.unit, "ns") for one in panel.lines]
+                values = [1e9 / convert(one.p50, one.unit, "ns") for one in lines]
             else:
-                unit = unit_of(panel.lines, lambda one: one.p50)
-                values = [convert(one.p50, one.unit, unit) for one in panel.lines]
-            variants = [one.variant for one in panel.lines]
-            axes.barh(range(len(values)), values, 0.7, color=[tints[name] for name in variants])
+                unit = unit_of(lines, lambda one: one.p50)
+                values = [convert(one.p50, one.unit, unit) for one in lines]
+            variants = [one.variant for one in lines]
+            axes.barh(range(len(values)), values, 0.7, color=[tints[one] for one in variants])
             for row, value in enumerate(values):
                 axes.annotate(
                     number(value), (value, row), (3, 0), textcoords="offset points", va="center"
@@ -179,21 +175,21 @@ def bars(path: Path, title: str, panels: list[Panel], rate: str = "") -> None:
             plain_numbers(axes.xaxis)
             axes.grid(axis="x")
             variants_down(axes, variants)
-            axes.set_title(panel.title)
+            axes.set_title(name)
             axes.set_xlabel(f"{unit}, {'more' if unit.endswith('/s') else 'less'} is better")
 
 
-def curves(path: Path, title: str, panels: list[Panel]) -> None:
+def curves(path: Path, title: str, panels: Panels) -> None:
     """The median of one operation against `load`, both in powers of ten."""
-    tints = colours([one.variant for panel in panels for one in panel.lines])
+    tints = colours([one.variant for lines in panels.values() for one in lines])
     with page(path, [2.9] * len(panels), min(2, len(panels)), title) as (figure, every):
         shown: dict[str, Any] = {}
-        for axes, panel in zip(every, panels, strict=True):
-            unit = unit_of(panel.lines, lambda one: one.p50)
-            for variant in dict.fromkeys(one.variant for one in panel.lines):
+        for axes, (name, lines) in zip(every, panels.items(), strict=True):
+            unit = unit_of(lines, lambda one: one.p50)
+            for variant in dict.fromkeys(one.variant for one in lines):
                 points = sorted(
                     (one.load, convert(one.p50, one.unit, unit))
-                    for one in panel.lines
+                    for one in lines
                     if one.variant == variant and one.load is not None
                 )
                 (shown[variant],) = axes.plot(
@@ -204,28 +200,29 @@ def curves(path: Path, title: str, panels: list[Panel]) -> None:
                     markersize=5 if ours(variant) else 4,
                 )
             axes.set_xscale("log")
-            axes.set_yscale("log")
-            low, high = axes.get_ylim()
-            axes.set_ylim(min(low, high / 10), high * 1.3)  # so that noise is no slope
+            if min(one.p50 for one in lines) > 0:  # what is a difference may be less
+                axes.set_yscale("log")
+                low, high = axes.get_ylim()
+                axes.set_ylim(min(low, high / 10), high * 1.3)  # so that noise is no slope
             plain_numbers(axes.xaxis)
             plain_numbers(axes.yaxis)
             axes.grid(which="major")
-            axes.set_title(panel.title)
-            axes.set_ylabel(f"{unit} a {panel.lines[0].operation}")
+            axes.set_title(name)
+            axes.set_ylabel(f"{unit} a {lines[0].operation}")
             axes.set_xlabel("how many")
         figure.legend(
-            shown.values(), shown.keys(), loc="outside lower left", ncols=6, fontsize=9
+            shown.values(), shown.keys(), loc="outside lower left", ncols=8, fontsize=9
         )
 
 
-def strips(path: Path, title: str, panels: list[Panel]) -> None:
+def strips(path: Path, title: str, panels: Panels) -> None:
     """Every round's value a dot."""
-    tints = colours([one.variant for panel in panels for one in panel.lines])
-    heights = [1.6 * ROW * len(panel.lines) + FRAME for panel in panels]
+    tints = colours([one.variant for lines in panels.values() for one in lines])
+    heights = [1.6 * ROW * len(lines) + FRAME for lines in panels.values()]
     with page(path, heights, 1, title) as (_, every):
-        for axes, panel in zip(every, panels, strict=True):
-            unit = unit_of(panel.lines, lambda one: one.p50)
-            for row, one in enumerate(panel.lines):
+        for axes, (name, lines) in zip(every, panels.items(), strict=True):
+            unit = unit_of(lines, lambda one: one.p50)
+            for row, one in enumerate(lines):
                 values = [convert(value, one.unit, unit) for value in one.rounds]
                 # Side by side within the row, in the order they were measured in.
                 heights_in_row = [
@@ -235,8 +232,8 @@ def strips(path: Path, title: str, panels: list[Panel]) -> None:
                 axes.plot(values, heights_in_row, "o", color=tints[one.variant], markersize=4)
             plain_numbers(axes.xaxis)
             axes.grid(axis="x")
-            variants_down(axes, [one.variant for one in panel.lines])
-            axes.set_title(panel.title)
+            variants_down(axes, [one.variant for one in lines])
+            axes.set_title(name)
             axes.set_xlabel(unit)
 
 

@@ -13,6 +13,7 @@ import argparse
 import ast
 import re
 import sys
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -208,18 +209,22 @@ def per_second(one: Measured) -> float:
     return 1e9 / convert(one.p50, one.unit, NS)
 
 
-def by_load(results: list[Measured]) -> str:
-    """A line for each variant, a column for each load: the median of one operation."""
+def by_load(results: list[Measured], rate: str = "") -> str:
+    """A line for each variant, a column for each load: the median, or how many a second."""
     loads = sorted({one.load for one in results if one.load is not None})
     rows = []
     for what, lines in growing(results).items():
         for index, variant in enumerate(dict.fromkeys(one.variant for one in lines)):
-            at = {one.load: amount(one.p50, one.unit) for one in lines if one.variant == variant}
+            at = {
+                one.load: number(per_second(one)) if rate else amount(one.p50, one.unit)
+                for one in lines
+                if one.variant == variant
+            }
             rows.append(
                 ["" if index else what, name_of(variant), *(at.get(load, "") for load in loads)]
             )
-    header = ["what", "variant", *map(thousands, loads)]
-    return table(header, rows, texts=2)
+    what = f"what, {rate} with" if rate else "what, with"
+    return table([what, "variant", *map(thousands, loads)], rows, texts=2)
 
 
 def groups(results: list[Measured]) -> dict[str, list[Measured]]:
@@ -286,7 +291,7 @@ class Shown(NamedTuple):
 
     def table(self, results: list[Measured]) -> str:
         if self.picture == CURVES:
-            return by_load(results)
+            return by_load(results, self.rate)
         return medians(results, self.rate) if self.picture == BARS else percentiles(results)
 
 
@@ -304,10 +309,10 @@ SHOWN = {
 
 def shown(job: str, family: Family) -> Shown:
     """How a family of the job's lines is told: what grows by curves, what is no time by bars."""
-    if family.grows:
-        return Shown(CURVES)
-    is_time = kind_of(family.lines[0].unit) == TIME
-    return SHOWN.get(job, Shown(BARS)) if is_time else Shown(BARS)
+    if kind_of(family.lines[0].unit) != TIME:
+        return Shown(CURVES if family.grows else BARS)
+    of_job = SHOWN.get(job, Shown(BARS))
+    return of_job._replace(picture=CURVES) if family.grows else of_job
 
 
 def drawn(
@@ -322,23 +327,41 @@ def drawn(
     every = families(results)
     names = []
     for family in every:
+        words = [job, *(re.findall(r"\w+", family.name) if len(every) > 1 else [])]
         how = shown(job, family)
-        by_what = growing(family.lines) if family.grows else groups(family.lines)
-        panels = [pictures.Panel(what, of_what) for what, of_what in by_what.items()]
-        for part, at in enumerate(range(0, len(panels), PANELS_MAX), 1):
-            words = [job]
-            if len(every) > 1:
-                words += [*re.findall(r"\w+", family.name), *(["growing"] * family.grows)]
-            if part > 1:
-                words.append(str(part))
-            path = folder / ("-".join(words) + ".png")
-            some = panels[at : at + PANELS_MAX]
-            if how.picture == BARS:
-                pictures.bars(path, title, some, how.rate)
-            else:
-                getattr(pictures, how.picture)(path, title, some)
-            names.append(path.name)
+        kinds = [how.picture]
+        if family.grows:
+            # A rate is compared load by load, too.
+            kinds = [CURVES, *([BARS] if how.rate else [])]
+            words.append("growing")
+        for kind in kinds:
+            name = "-".join([*words, *([kind] if len(kinds) > 1 else [])])
+            for part, some in enumerate(parts(panels(kind, family)), 1):
+                path = folder / f"{name}{f'-{part}' * (part > 1)}.png"
+                if kind == BARS:
+                    pictures.bars(path, title, some, how.rate)
+                else:
+                    getattr(pictures, kind)(path, title, some)
+                names.append(path.name)
     return names
+
+
+def panels(kind: str, family: Family) -> dict[str, list[Measured]]:
+    """What each set of axes shows, by its title."""
+    if kind == CURVES:
+        return growing(family.lines)
+    if not family.grows:
+        return groups(family.lines)
+    return groups(
+        [one._replace(what=f"{without_load(one)}, {one.load:g}") for one in family.lines]
+    )
+
+
+def parts(panels: dict[str, list[Measured]]) -> Iterator[dict[str, list[Measured]]]:
+    """So many of them as one picture has room for, then the next ones."""
+    titles = list(panels)
+    for at in range(0, len(titles), PANELS_MAX):
+        yield {title: panels[title] for title in titles[at : at + PANELS_MAX]}
 
 
 # -- the page -----------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ BUDGET = Budget(
     value="p50",
     over=["floor"],
     minus="",
+    load=None,
     fold="greatest",
     stretch=1.15,
     firm=False,
@@ -178,6 +179,19 @@ def test_a_figure_is_told_in_the_budgets_unit():
     assert judge(budget, [line("h2lite", 2e-5, unit=SECONDS)]).word == MET
 
 
+def test_of_several_loads_a_budget_says_which():
+    budget = BUDGET._replace(over=[], unit="us", limit=25)
+    results = [
+        line("h2lite", 10_000)._replace(load=100.0),
+        line("h2lite", 40_000)._replace(load=1000.0),
+    ]
+
+    assert judge(budget._replace(load=1000), results).figure == 40
+    assert judge(budget._replace(load=1), results).figure is None
+    with pytest.raises(ValueError, match="a budget: under which load"):
+        judge(budget, results)
+
+
 def test_what_comes_on_top_of_another_variant():
     budget = BUDGET._replace(over=[], minus="floor", unit="ms", limit=8)
     results = [line("floor", 10e6, 14e6), line("h2lite", 15e6, 21e6)]
@@ -297,10 +311,14 @@ def test_a_growing_load_has_a_column_each():
 
     assert report.families(results) == [report.Family("of", True, results)]
     assert report.by_load(results).splitlines() == [
-        "| what | variant | 10 | 1 000 |",
+        "| what, with | variant | 10 | 1 000 |",
         "| --- | --- | ---: | ---: |",
         "| of many | **h2lite** | 1.00 us | 2.00 us |",
         "|  | go | 3.00 us |  |",
+    ]
+    assert report.by_load(results, "GETs/s").splitlines()[::2] == [
+        "| what, GETs/s with | variant | 10 | 1 000 |",
+        "| of many | **h2lite** | 1 000 000 | 500 000 |",
     ]
 
 
