@@ -29,7 +29,7 @@ else:
 BUDGETS = FOLDER / "budgets.toml"
 RESULTS = FOLDER / "results"
 WORDS = MET, SHORT, NOT_MEASURED = "met", "short", "not measured"
-VALUES = ("min", "p50", "p90", "p99", "p999")
+VALUES = ("min", "p50", "p90", "p99", "p999", "max")
 DIRECTIONS = {"at most": operator.le, "at least": operator.ge}
 
 
@@ -172,7 +172,7 @@ def _value(
         others = [lines[what, name] for name in budget.over if (what, name) in lines]
         # Against the best of several; those that were not there say nothing.
         return max((ratio(ours, other, budget.value) for other in others), default=None)
-    value = getattr(ours, budget.value)
+    value = value_of(ours, budget.value)
     if budget.minus:
         bare = lines.get((what, budget.minus))
         if bare is None:
@@ -181,18 +181,22 @@ def _value(
     return convert(value, ours.unit, budget.unit)
 
 
+def value_of(one: Measured, value: str) -> float:
+    return max(one.rounds) if value == "max" else float(getattr(one, value))
+
+
 def ratio(this: Measured, that: Measured, value: str) -> float:
     """How many times that's; of medians, round by round where both had the same rounds."""
     if value == "p50" and len(this.rounds) == len(that.rounds):
         return median_ratio(this.rounds, that.rounds)
-    return float(getattr(this, value) / getattr(that, value))
+    return value_of(this, value) / value_of(that, value)
 
 
 def difference(this: Measured, that: Measured, value: str) -> float:
     """How much more than that's, in the figures' unit; of medians as in `ratio`."""
     if value == "p50" and len(this.rounds) == len(that.rounds):
         return median(mine - its for mine, its in zip(this.rounds, that.rounds, strict=True))
-    return float(getattr(this, value) - getattr(that, value))
+    return value_of(this, value) - value_of(that, value)
 
 
 def judge_all(folder: Path) -> list[Verdict]:

@@ -11,7 +11,7 @@ The same figures give the same octets, with the same matplotlib.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -25,7 +25,7 @@ from PIL import Image
 
 from .colours import colours, ours
 from .figures import Measured
-from .units import convert, fitting, number, thousands
+from .units import convert, number, thousands, unit_of
 
 WIDTH, DPI = 9.0, 100  # inches; so 900 pixels, as wide as a page shows them
 ROW, FRAME = 0.26, 0.75  # inches of a panel's height: a variant, and what stands around them
@@ -107,12 +107,6 @@ def plain_numbers(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def unit_of(lines: list[Measured], read: Callable[[Measured], float]) -> str:
-    """The unit that fits the least of them: no bar is told as 0.0001."""
-    least = min(lines, key=read)
-    return fitting(read(least), least.unit)
-
-
 # -- kinds of pictures --------------------------------------------------------------------------
 
 
@@ -121,7 +115,7 @@ def spreads(path: Path, title: str, panels: Panels) -> None:
     title += "\ndot: median, also at the right; thick: to 90 %; tick: 99 %; thin: least to 99.9 %"
     everything = [one for lines in panels.values() for one in lines]
     tints = colours([one.variant for one in everything])
-    unit = unit_of(everything, lambda one: abs(one.p50))
+    unit = unit_of(everything)
     edges = [
         convert(value, one.unit, unit) for one in everything for value in (one.min, one.p999)
     ]
@@ -162,7 +156,7 @@ def bars(path: Path, title: str, panels: Panels, rate: str = "") -> None:
                 unit = rate
                 values = [1e9 / convert(one.p50, one.unit, "ns") for one in lines]
             else:
-                unit = unit_of(lines, lambda one: one.p50)
+                unit = unit_of(lines)
                 values = [convert(one.p50, one.unit, unit) for one in lines]
             variants = [one.variant for one in lines]
             axes.barh(range(len(values)), values, 0.7, color=[tints[one] for one in variants])
@@ -185,7 +179,7 @@ def curves(path: Path, title: str, panels: Panels) -> None:
     with page(path, [2.9] * len(panels), min(2, len(panels)), title) as (figure, every):
         shown: dict[str, Any] = {}
         for axes, (name, lines) in zip(every, panels.items(), strict=True):
-            unit = unit_of(lines, lambda one: one.p50)
+            unit = unit_of(lines)
             for variant in dict.fromkeys(one.variant for one in lines):
                 points = sorted(
                     (one.load, convert(one.p50, one.unit, unit))
@@ -221,7 +215,7 @@ def strips(path: Path, title: str, panels: Panels) -> None:
     heights = [1.6 * ROW * len(lines) + FRAME for lines in panels.values()]
     with page(path, heights, 1, title) as (_, every):
         for axes, (name, lines) in zip(every, panels.items(), strict=True):
-            unit = unit_of(lines, lambda one: one.p50)
+            unit = unit_of(lines)
             for row, one in enumerate(lines):
                 values = [convert(value, one.unit, unit) for value in one.rounds]
                 # Side by side within the row, in the order they were measured in.

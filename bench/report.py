@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from . import check, side_by_side
 from .colours import ours
 from .figures import FOLDER, FREE, NS, SAME, SPLIT, Measured, read_all
-from .units import TIME, amount, convert, fitting, kind_of, number, thousands
+from .units import TIME, amount, convert, kind_of, number, thousands, unit_of
 
 PICTURES = "pictures"
 PAGE = "README.md"
@@ -175,7 +175,7 @@ def percentiles(results: list[Measured]) -> str:
     rows = []
     for what, group in groupby(results, key=lambda one: one.what):
         lines = list(group)
-        unit = fitting(min(abs(one.p50) for one in lines), lines[0].unit)
+        unit = unit_of(lines)
         for index, one in enumerate(lines):
             values = (one.min, one.p50, one.p90, one.p99, one.p999)
             rows.append(
@@ -262,16 +262,17 @@ class Family(NamedTuple):
 
 
 def families(results: list[Measured]) -> list[Family]:
-    """A job's lines, told apart by what they begin with and what comes after a comma, by units,
-    and by whether they grow.
+    """A job's lines, told apart by units, by whether they grow, and those that do not by the
+    first of several words and by what comes after a comma.
     """
     grown = growing(results)
     found: dict[tuple[str, bool], list[Measured]] = {}
     for one in results:
         main, _, aside = one.what.partition(", ")
         unit = "" if kind_of(one.unit) == TIME else one.unit
-        name = " ".join(filter(None, (main.split()[0], aside, unit)))
         grows = one.load is not None and without_load(one) in grown
+        word = "" if grows or " " not in main else main.split()[0]
+        name = " ".join(filter(None, (word, aside, unit)))
         found.setdefault((name, grows), []).append(one)
     return [Family(name, grows, lines) for (name, grows), lines in found.items()]
 

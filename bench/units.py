@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .figures import NS, OCTETS, RATIO, SECONDS
+from .figures import NS, OCTETS, RATIO, SECONDS, Measured
 
 TIME, SIZE, NUMBER = "time", "size", "number"
 # What is measured in, and what is told in: kind, and how many of the kind's smallest one is.
@@ -46,6 +46,12 @@ def fitting(value: float, unit: str) -> str:
     return max(
         (one for one in candidates if one[0] <= abs(value) * times), default=min(candidates)
     )[1]
+
+
+def unit_of(lines: list[Measured]) -> str:
+    """One unit for all of them: that of the least median which is not 0, if there is one."""
+    medians = [abs(one.p50) for one in lines if one.p50]
+    return fitting(min(medians, default=max(one.p999 for one in lines)), lines[0].unit)
 
 
 def number(value: float, digits: int = DIGITS) -> str:

@@ -10,7 +10,7 @@ from bench import check, figures, report, side_by_side
 from bench.check import MET, NOT_MEASURED, SHORT, Budget, judge
 from bench.colours import COLOURS, OURS, colours, family, ours
 from bench.figures import FOLDER, NS, OCTETS, RATIO, SECONDS, Measured, Options, measured
-from bench.units import amount, convert, fitting, number
+from bench.units import amount, convert, fitting, number, unit_of
 
 BUDGET = Budget(
     name="a budget",
@@ -85,6 +85,13 @@ def test_a_number_has_three_digits(value, text):
 def test_an_amount_is_told_in_the_unit_that_fits_it(value, unit, text):
     assert amount(value, unit) == text
     assert text.endswith(fitting(value, unit))
+
+
+def test_what_is_mostly_nothing_is_told_in_the_unit_of_the_rest():
+    nothing = line("h2lite", 0.0, 0.0, 0.004, unit=SECONDS)
+
+    assert unit_of([nothing]) == "ms"
+    assert unit_of([nothing, line("go", 0.5, 2.0, 3.0, unit=SECONDS)]) == "s"
 
 
 def test_no_size_is_told_as_a_time():
@@ -170,6 +177,14 @@ def test_several_jobs_are_folded_into_one_figure(fold, figure):
     ]
 
     assert judge(budget, results).figure == pytest.approx(figure)
+
+
+def test_the_greatest_round_counts():
+    budget = BUDGET._replace(over=[], unit="ms", limit=20, stretch=5, value="max")
+
+    verdict = judge(budget, [line("h2lite", 0.0, 0.004, 0.0, unit=SECONDS)])
+
+    assert (verdict.figure, verdict.stretched) == (4, True)
 
 
 def test_a_figure_is_told_in_the_budgets_unit():
@@ -309,7 +324,7 @@ def test_a_growing_load_has_a_column_each():
         line("h2lite", 2000, what="of many")._replace(load=1000.0),
     ]
 
-    assert report.families(results) == [report.Family("of", True, results)]
+    assert report.families(results) == [report.Family("", True, results)]
     assert report.by_load(results).splitlines() == [
         "| what, with | variant | 10 | 1 000 |",
         "| --- | --- | ---: | ---: |",
@@ -343,6 +358,8 @@ def test_lines_of_one_kind_stand_together():
         line("h2lite", 1, what="ping a, moved", unit="MB/s"),
         line("h2lite", 1, what="rtt a"),
         line("h2lite", 1, what="ping b"),
+        line("h2lite", 1, what="found"),
+        line("h2lite", 1, what="late"),
     ]
 
     told = [(name, [one.what for one in lines]) for name, _, lines in report.families(results)]
@@ -351,6 +368,7 @@ def test_lines_of_one_kind_stand_together():
         ("ping", ["ping a", "ping b"]),
         ("ping moved MB/s", ["ping a, moved"]),
         ("rtt", ["rtt a"]),
+        ("", ["found", "late"]),
     ]
 
 
