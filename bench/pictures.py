@@ -31,6 +31,7 @@ WIDTH, DPI = 9.0, 100  # inches; so 900 pixels, as wide as a page shows them
 ROW, FRAME = 0.26, 0.75  # inches of a panel's height: a variant, and what stands around them
 PALETTE = 64  # colours of a file: lines, a few fills, and the edges of letters
 TITLE_MAX = 26  # characters that a third of the width has room for
+DOTS = {"markersize": 4.5, "markeredgecolor": "#333333", "markeredgewidth": 0.5}
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -223,7 +224,7 @@ def strips(path: Path, title: str, panels: Panels) -> None:
                     row + 0.5 * (index / max(1, len(values) - 1) - 0.5)
                     for index in range(len(values))
                 ]
-                axes.plot(values, heights_in_row, "o", color=tints[one.variant], markersize=4)
+                axes.plot(values, heights_in_row, "o", color=tints[one.variant], **DOTS)
             plain_numbers(axes.xaxis)
             axes.grid(axis="x")
             variants_down(axes, [one.variant for one in lines])
