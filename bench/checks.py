@@ -30,6 +30,7 @@ from .crowds import GO, H2, OURS, Crowds
 from .figures import NS, SPLIT, Measured, Options, cores, measured, median_ratio, on_core
 
 PINNING = SPLIT
+CPU = "cpu per check"
 COUNTS = (1, 100, 1000, 10_000)
 BUDGETED = 1000  # connections, of the budget
 ROUNDS_SHARE = 50  # of the rounds asked for: a turn takes seconds
@@ -56,7 +57,8 @@ def measure(options: Options, counts: tuple[int, ...] = COUNTS) -> list[Measured
             if reason := lacking(count):
                 options.absent.add(f"{count} connections: {reason}")
                 continue
-            results += cpu_per_check(crowds, count, rounds)
+            what = CPU if count == BUDGETED else f"{CPU} of {count}"
+            results += cpu_per_check(crowds, what, count, rounds)
         beside = min(BESIDE, max(counts))
         if not lacking(beside):
             results += requests_beside_checks(port, beside, rounds)
@@ -67,9 +69,8 @@ def measure(options: Options, counts: tuple[int, ...] = COUNTS) -> list[Measured
 
 
 def cpu_per_check(
-    crowds: Crowds, count: int, rounds: int, peers: tuple[str, ...] = (GO, H2)
+    crowds: Crowds, what: str, count: int, rounds: int, peers: tuple[str, ...] = (GO, H2)
 ) -> list[Measured]:
-    what = "cpu per check" if count == BUDGETED else f"cpu per check of {count}"
     names = crowds.present(OURS, *peers)
     # So many take long to dial, and as so many checks go into one figure, it varies less.
     rounds = max(1, rounds // 2) if count > BUDGETED else rounds

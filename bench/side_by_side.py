@@ -19,7 +19,7 @@ from . import figures
 from .figures import NS, ROUNDS, Measured, Options
 
 # In the report's order.
-JOBS = ("ping", "codec", "memory", "checks", "startup", "detection")
+JOBS = ("ping", "codec", "memory", "checks", "startup", "detection", "scaling")
 _MODULES = {"ping": "pings"}  # where a job's module is not called like it
 
 
