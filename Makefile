@@ -31,8 +31,8 @@ QUICK = --ignore=tests/peers
 PIP_FLAGS = --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types scenarios peers sim soak bench bench-peers \
-    bench-check bench-report spec lock test-all clean
+.PHONY: help setup demo test check lint types scenarios peers sim soak soak-chaos bench \
+    bench-peers bench-check bench-report spec lock test-all clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -69,7 +69,10 @@ peers: $(PEERS_VENV)/.ready  ## other people's HTTP/2, and their side of the ben
 sim: $(VENV)/.ready  ## random hours of a pool's life, SEEDS=N of them, and what must hold
 	$(PY) -m tests.simulation --seeds $(SEEDS) $(SIM_ARGS)
 
-soak: $(VENV)/.ready  ## fifty threads share a pool while everything breaks, for MINUTES=N
+soak: $(VENV)/.ready  ## full load on 1000 connections checked every second, for MINUTES=N
+	$(PY) -bb -m tests.soak --load 1000 --minutes $(MINUTES) $(SOAK_ARGS)
+
+soak-chaos: $(VENV)/.ready  ## fifty threads share a pool while everything breaks, for MINUTES=N
 	$(PY) -bb -m tests.soak --minutes $(MINUTES) $(SOAK_ARGS)
 
 bench: $(VENV)/.ready  ## measure h2lite beside its floors, in minutes; JOBS=ping for that alone

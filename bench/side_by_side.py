@@ -30,6 +30,11 @@ JOBS = (
     "one_by_one",
     "serving",
     "transfers",
+    "checks",
+    "memory",
+    "startup",
+    "detection",
+    "scaling",
 )
 _MODULES = {"ping": "pings"}  # where a job's module is not called like it
 
