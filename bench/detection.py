@@ -5,7 +5,7 @@
 A relay freezes a live connection, each time at another phase of its PINGs' cycle (its kernel goes
 on acknowledging, so nothing but a PING can tell), and lets new connections in.  R = P = 1 s.
 
-Timed: from the freeze
+Timed: from the freeze,
 
     found      until the connection is given up: at least P, at most R + P, by the policy
     late       how much of that is beyond R + P
