@@ -72,7 +72,6 @@ soak-chaos: $(VENV)/.ready  ## fifty threads share a pool while everything break
 bench: $(VENV)/.ready  ## measure h2lite beside its floors
 	$(PY) -m pytest bench $(PYTEST_ARGS)
 	@$(PY) -m bench.side_by_side
-	@$(PY) -m bench.detection
 
 bench-peers: $(PEERS_VENV)/.ready  ## measure h2lite beside its floors and its peers
 	$(PEERS_PY) -m pytest bench -m "peer or not peer" $(PYTEST_ARGS)
