@@ -143,12 +143,12 @@ class Load:
             gc.collect()  # what only waits for it is no growth
             heard_at = min(member.health.heard_at for member in self._pool._pool.members)
             sample = {
-                "at": now - began,
-                "requests_per_s": (requests - before[0]) / (now - then),
-                "checks_per_s": (acked - before[1]) / (now - then),
+                "at": round(now - began, 3),
+                "requests_per_s": round((requests - before[0]) / (now - then), 1),
+                "checks_per_s": round((acked - before[1]) / (now - then), 1),
                 "resident_octets": resident_octets(),
                 "objects": len(gc.get_objects()),
-                "silence_s": self._pool.clock() - heard_at,
+                "silence_s": round(self._pool.clock() - heard_at, 3),
                 "deaths": sum(stats["deaths"].values()),
             }
             for name in ("connections", "pings_sent", "pings_acked", "suspects", "false_suspects"):
@@ -217,7 +217,7 @@ class Load:
         )
 
     def write(self, path: Path) -> None:
-        """The samples as JSON, with what they mean nothing without."""
+        """The samples as JSON, a line for each, with what they mean nothing without."""
         from bench.figures import FREE, circumstances
 
         whole = {
@@ -226,7 +226,8 @@ class Load:
             "connections": self.count,
             "seconds": self.seconds,
             "faults": self.faults,
-            "samples": self.samples,
         }
+        head = json.dumps(whole, indent=1).removesuffix("\n}")
+        lines = ",\n".join("  " + json.dumps(sample) for sample in self.samples)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(whole, indent=1) + "\n")
+        path.write_text(f'{head},\n "samples": [\n{lines}\n ]\n}}\n')
