@@ -452,6 +452,45 @@ def test_the_soak_is_told_by_its_first_and_last_tenth():
     assert "| memory, MiB resident | 50.0 | 50.0 | 50.0 | 50.0 |" in text
 
 
+# -- the run ------------------------------------------------------------------------------------
+
+
+def test_a_job_that_fails_keeps_no_other_from_running(monkeypatch, capsys):
+    ran = []
+
+    def run_job(job: str, options: Options, folder: object) -> None:
+        ran.append(job)
+        options.absent.add(f"{job}'s peer: not here")
+        if job == "codec":
+            raise AssertionError("h2lite gave None")
+
+    monkeypatch.setattr(side_by_side, "run_job", run_job)
+    monkeypatch.setattr(figures, "circumstances", lambda pinning: AROUND)
+
+    assert side_by_side.main(["codec", "ping"]) == 1
+    said = capsys.readouterr()
+    assert ran == ["codec", "ping"]
+    assert "without codec's peer: not here\nwithout ping's peer: not here\n" in said.out
+    assert "h2lite gave None" in said.err
+    assert said.err.endswith("failed: codec\n")
+    assert side_by_side.main(["ping"]) == 0
+
+
+def test_the_table_of_a_run_tells_what_is_compared_in_one_unit():
+    results = [
+        line("floor", 800.0, 900.0)._replace(to_floor=1.0, load=10.0),
+        line("h2lite", 12000.0, 12400.0)._replace(to_floor=14.37, load=10.0),
+    ]
+
+    said = [text.split() for text in side_by_side.table(results).splitlines()]
+
+    assert said[1:3] == [
+        ["what", "x", "10:", "floor", "ns", "800", "850", "890", "899", "900", "1.00"],
+        ["what", "x", "10:", "h2lite", "ns", "12", "000", "12", "200", "12", "400", "12", "400",
+         "12", "400", "14.37"],
+    ]  # fmt: skip
+
+
 # -- figures kept ------------------------------------------------------------------------------
 
 
