@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PEERS_VENV ?= .venv-peers
+PLOT_VENV ?= .venv-plot
 PYTEST_ARGS ?=
 # Simulated lives of an hour each.
 SEEDS ?= 100
@@ -10,6 +11,10 @@ SIM_ARGS ?=
 # Processes: as many as CPUs for what computes, more for what mostly waits.
 TESTS_AT_ONCE ?= auto
 SCENARIOS_AT_ONCE ?= 4
+# Turns of each variant, jobs of bench/side_by_side.py (none named: all), and where figures are kept.
+ROUNDS ?= 200
+JOBS ?=
+RESULTS ?= bench/results
 # Of real threads and sockets.
 MINUTES ?= 10
 SOAK_ARGS ?=
@@ -19,14 +24,15 @@ LOCK_ARGS ?=
 
 PY = $(VENV)/bin/python
 PEERS_PY = $(PEERS_VENV)/bin/python
+PLOT_PY = $(PLOT_VENV)/bin/python
 report = $(if $(REPORTS),--junitxml=$(REPORTS)/$(1).xml)
 # The peers' tests import what only their own environment has.
 QUICK = --ignore=tests/peers
 PIP_FLAGS = --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check lint types scenarios peers sim soak bench bench-peers spec \
-    lock test-all clean
+.PHONY: help setup demo test check lint types scenarios peers sim soak soak-chaos bench \
+    bench-peers bench-check bench-report spec lock test-all clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -63,17 +69,24 @@ peers: $(PEERS_VENV)/.ready  ## other people's HTTP/2, and their side of the ben
 sim: $(VENV)/.ready  ## random hours of a pool's life, SEEDS=N of them, and what must hold
 	$(PY) -m tests.simulation --seeds $(SEEDS) $(SIM_ARGS)
 
-soak: $(VENV)/.ready  ## fifty threads share a pool while everything breaks, for MINUTES=N
+soak: $(VENV)/.ready  ## full load on 1000 connections checked every second, for MINUTES=N
+	$(PY) -bb -m tests.soak --load 1000 --minutes $(MINUTES) $(SOAK_ARGS)
+
+soak-chaos: $(VENV)/.ready  ## fifty threads share a pool while everything breaks, for MINUTES=N
 	$(PY) -bb -m tests.soak --minutes $(MINUTES) $(SOAK_ARGS)
 
-bench: $(VENV)/.ready  ## measure h2lite beside its floors
-	$(PY) -m pytest bench $(PYTEST_ARGS)
-	@$(PY) -m bench.side_by_side
-	@$(PY) -m bench.detection
+bench: $(VENV)/.ready  ## measure h2lite beside its floors, in minutes; JOBS=ping for that alone
+	$(if $(JOBS),,$(PY) -m pytest bench $(PYTEST_ARGS))
+	@$(PY) -m bench.side_by_side $(JOBS) --rounds $(ROUNDS) --json .benchmarks/ours
 
-bench-peers: $(PEERS_VENV)/.ready  ## measure h2lite beside its floors and its peers
-	$(PEERS_PY) -m pytest bench -m "peer or not peer" $(PYTEST_ARGS)
-	@$(PEERS_PY) -m bench.side_by_side --peers
+bench-peers: $(PEERS_VENV)/.ready  ## the same beside the peers, kept in RESULTS=bench/results
+	@$(PEERS_PY) -m bench.side_by_side $(JOBS) --peers --rounds $(ROUNDS) --json $(RESULTS)
+
+bench-check: $(VENV)/.ready  ## hold those figures against bench/budgets.toml: met or short
+	@$(PY) -m bench.check $(RESULTS)
+
+bench-report: $(PLOT_VENV)/.ready  ## write bench/README.md and its pictures from them
+	@$(PLOT_PY) -m bench.report --results $(RESULTS)
 
 spec: $(VENV)/.ready  ## which requirements of the RFCs are done, which not, and why
 	@$(PY) tests/spec.py
@@ -106,6 +119,9 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml
 $(PEERS_VENV)/.ready: requirements/peers.txt pyproject.toml
 	$(call environment,$(PEERS_VENV),requirements/peers.txt)
 
+$(PLOT_VENV)/.ready: requirements/plot.txt pyproject.toml
+	$(call environment,$(PLOT_VENV),requirements/plot.txt)
+
 # Locked sets: one resolution for every platform and every Python from 3.10 up, with the hashes of
 # all published files.  Pins stay as they are unless asked: make lock LOCK_ARGS=--upgrade
 
@@ -119,4 +135,4 @@ lock:  ## resolve requirements/*.txt again (needs uv)
 	$(UV_COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
 	$(UV_COMPILE) requirements/peers.in $(OURS) -o requirements/peers.txt
 	$(UV_COMPILE) requirements/fuzz.in $(OURS) -o requirements/fuzz.txt
-	$(UV_COMPILE) requirements/plot.in -o requirements/plot.txt
+	$(UV_COMPILE) requirements/plot.in -c requirements/dev.txt -o requirements/plot.txt

@@ -1,8 +1,9 @@
-"""The frame codec's variants: h2lite, its floor, and hyperframe.
+"""Frames of one type, parsed and serialised: h2lite, its floor, and hyperframe.
 
-Parse: from the octets of one recv (several frames of one type, up to 64 KiB) to typed and
-validated frame objects, one after the other.  Serialise: from field values to octets, the frame
-object made each time, for that is what a sender does with either library.
+Timed: a frame in either direction.  Parse: from the octets of one recv (several frames of one
+type, up to 64 KiB) to typed and validated frame objects, one after the other.  Serialise: from
+field values to octets, the frame object made each time, for that is what a sender does with
+either library.
 
     floor        unpack each header, cut off each payload; pack a header, append the payload:
                  no types, no checks, no objects
@@ -10,7 +11,7 @@ object made each time, for that is what a sender does with either library.
     hyperframe   Frame.parse_frame_header and parse_body on slices of a memoryview, as h2's own
                  buffer does it; Frame(...).serialize()
 
-HPACK has no part in it: a field block is octets here.
+Left out: sockets, what a connection does with a frame, and HPACK: a field block is octets here.
 """
 
 from __future__ import annotations

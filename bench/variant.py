@@ -15,12 +15,20 @@ class Variant(NamedTuple):
     run          what is timed
     holds        is this result of `run` right?  Asked outside the timed part
     operations   how often one `run` does the job; times are given for one operation
-    times        what is timed by another process: the nanoseconds of one operation, one value or
-                 more, as the result tells them; None: `run` is timed
     """
 
     name: str
     run: Callable[[], Any]
     holds: Callable[[Any], bool]
     operations: int = 1
-    times: Callable[[Any], list[float]] | None = None
+
+
+class Sampled(NamedTuple):
+    """A variant that takes its own times: in another process, or inside of an event loop.
+
+    samples   does the job so many times, and returns the nanoseconds each took; it has checked
+              each result itself, outside the timed part
+    """
+
+    name: str
+    samples: Callable[[int], list[float]]

@@ -1,8 +1,9 @@
 """A pool's life with real threads and sockets while everything around it breaks.
 
-    python -m tests.soak --minutes 10          fifty threads share one pool (`make soak`)
-    python -m tests.soak --connections 1000    each is checked every second
-    python -m tests.soak --cycles 10000        connect, use, kill
+    python -m tests.soak --minutes 10              fifty threads share one pool (`make soak-chaos`)
+    python -m tests.soak --load 1000 --minutes 10  full load, and checks every second (`make soak`)
+    python -m tests.soak --connections 1000        each is checked every second
+    python -m tests.soak --cycles 10000            connect, use, kill
 
 What is decided at which instant is the simulation's to judge (`simulation.py`); here it is threads,
 descriptors, memory and counters.  The seed repeats what is asked for and what is broken, not the
@@ -18,7 +19,6 @@ import gc
 import io
 import os
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +31,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from random import Random, SystemRandom
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -52,6 +53,9 @@ from h2lite.relay import Relay
 from h2lite.server import Server
 from h2lite.timeout import Timeout
 from h2lite.transport import server_context
+
+from .crowd import CHECKED, SILENCE_S_MAX, crowd_urls, lacking, resident_octets
+from .load import Load
 
 # Deaths are found in less than a second, so that a minute sees hundreds of them.
 HEALTH = HealthPolicy(
@@ -129,7 +133,7 @@ class Footprint:
         self.descriptors = len(os.listdir("/dev/fd"))
         self.threads = sorted(thread.name for thread in threading.enumerate())
         self.octets = tracemalloc.get_traced_memory()[0]
-        self.resident = _resident_octets()
+        self.resident = resident_octets()
 
     def text(self) -> str:
         return (
@@ -164,14 +168,6 @@ def settled(before: Footprint, octets_max: int | None) -> Footprint:
             time.sleep(0.1)
         else:
             return now
-
-
-def _resident_octets() -> int:
-    try:
-        with open("/proc/self/statm") as statm:
-            return int(statm.read().split()[1]) * resource.getpagesize()
-    except OSError:  # not Linux
-        return 0
 
 
 def tables(pool: ConnectionPool) -> dict[str, int]:
@@ -956,29 +952,7 @@ def _counts(counter: dict[str, int]) -> str:
 
 # -- many connections ----------------------------------------------------------------------------
 
-CHECKED = HealthPolicy(ping_after_idle=1.0, ping_timeout=5.0, jitter=False)
-SILENCE_S_MAX = 2.0  # a check is missed when a whole period more has passed
 CLOSE_S_MAX = 1.0
-
-
-def allow_descriptors(count: int) -> str:
-    """Raise the soft limit where it is too low; return why that cannot be, or ""."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < count:
-        if hard != resource.RLIM_INFINITY and hard < count:
-            return f"{count} descriptors are needed, the hard limit is {hard}"
-        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
-    return ""
-
-
-def has_loopback_net() -> bool:
-    """All of 127.0.0.0/8 is this machine, not 127.0.0.1 alone: each address is an origin."""
-    try:
-        with socket.socket() as sock:
-            sock.bind(("127.0.1.1", 0))
-    except OSError:
-        return False
-    return True
 
 
 class Scale:
@@ -1014,8 +988,8 @@ class Scale:
                 server.kill()
 
     def _check(self, pool: ConnectionPool, port: int) -> None:
-        for number in range(1, self.count + 1):
-            pool.connect(f"http://127.0.{number >> 8}.{number & 255}:{port}/")
+        for url in crowd_urls(port, self.count):
+            pool.connect(url)
         members = pool._pool.members
         time.sleep(2 * CHECKED.ping_after_idle)  # the dials are over, and so is what they held up
         before = [member.health.pings for member in members]
@@ -1165,13 +1139,22 @@ def soak(minutes: float, seed: int, threads: int, faults: Faults) -> None:
 
 
 def scale(count: int, seconds: float, faults: Faults) -> None:
-    lacking = allow_descriptors(count + 100)
-    if lacking or not has_loopback_net():
-        raise Broken(lacking or "this machine has no 127.0.0.0/8")
+    if reason := lacking(count):
+        raise Broken(reason)
     seen = Scale(count, seconds)
     print(seen.text())
     for text in seen.faults:
         faults.add(text)
+
+
+def load(count: int, minutes: float, faults: Faults, json_file: Path | None) -> None:
+    faults.watch()
+    seen = Load(count, minutes * 60)
+    print(seen.text())
+    for text in seen.faults:
+        faults.add(text)
+    if json_file is not None:
+        seen.write(json_file)
 
 
 def cycle(count: int, seed: int, faults: Faults) -> None:
@@ -1183,9 +1166,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     way = parser.add_mutually_exclusive_group()
-    way.add_argument("--minutes", type=_above_0, default=10.0, help="of soaking (default 10)")
+    way.add_argument("--load", type=_count, help="connections, all used and checked, instead")
     way.add_argument("--connections", type=_count, help="checked every second, instead")
     way.add_argument("--cycles", type=_count, help="of connect, use and kill, instead")
+    parser.add_argument(
+        "--minutes", type=_above_0, default=10.0, help="of soaking, or of load (default 10)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="with --load: keep what was seen")
     parser.add_argument("--seconds", type=_above_0, default=10.0, help="with --connections")
     parser.add_argument("--seed", type=int, help="of what is asked and broken (default: drawn)")
     parser.add_argument("--threads", type=_count, default=50, help="of the soak (default 50)")
@@ -1194,7 +1181,9 @@ def main() -> int:
     faults = Faults()
     began = time.monotonic()
     try:
-        if given.connections:
+        if given.load:
+            load(given.load, given.minutes, faults, given.json)
+        elif given.connections:
             scale(given.connections, given.seconds, faults)
         elif given.cycles:
             cycle(given.cycles, seed, faults)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from .soak import (
-    CHECKED,
-    CLOSE_S_MAX,
-    SILENCE_S_MAX,
-    Scale,
-    allow_descriptors,
-    has_loopback_net,
-)
+from .crowd import CHECKED, SILENCE_S_MAX, lacking
+from .load import SAMPLES_MIN
+from .soak import CLOSE_S_MAX, Scale
 
 pytestmark = pytest.mark.scenario
 
@@ -57,9 +53,8 @@ def test_connect_and_kill():
 
 def test_pool_check_scale():
     """200 connections checked every second; `--connections 1000` looks at more."""
-    lacking = allow_descriptors(300)
-    if lacking or not has_loopback_net():
-        pytest.skip(lacking or "only 127.0.0.1 is this machine's, and each origin needs an address")
+    if reason := lacking(200):
+        pytest.skip(reason)
 
     seen = Scale(200, 5.0)
 
@@ -70,6 +65,30 @@ def test_pool_check_scale():
     assert min(seen.pings) >= 4
     assert seen.silence_s < SILENCE_S_MAX
     assert seen.close_s < CLOSE_S_MAX
+
+
+def load_here() -> None:
+    if reason := lacking(100):
+        pytest.skip(reason)
+
+
+@pytest.mark.timeout(ENDS_S + 10)
+def test_load(tmp_path):
+    """Full load on 100 connections that are checked every second; `make soak` has 1000."""
+    load_here()
+    code, told = soak(
+        *("--load", "100", "--minutes", "0.0833", "--json", str(tmp_path / "soak.json"))
+    )
+
+    print(told)
+    assert told.endswith(": no faults\n")
+    assert code == 0
+    kept = json.loads((tmp_path / "soak.json").read_text())
+    assert (kept["job"], kept["connections"], kept["faults"]) == ("soak", 100, [])
+    assert len(kept["samples"]) == SAMPLES_MIN
+    assert min(sample["requests_per_s"] for sample in kept["samples"]) > 0
+    assert kept["samples"][-1]["suspects"] == 0
+    assert kept["samples"][-1]["pings_acked"] > 300
 
 
 PLANTS = {
@@ -167,4 +186,62 @@ def test_the_soak_finds(plant):
     code, told = soak("--minutes", "0.05", plant=hurry + PLANTS[plant][0])
 
     assert PLANTS[plant][1] in told
+    assert code == 1
+
+
+PLANTS_OF_LOAD = {
+    "memory is kept for each request": (
+        PLANTS["memory is kept for each request"][0],
+        "memory grew by ",
+    ),
+    "an object is kept for each check": (
+        """
+from h2lite.health import Health
+kept, whole = [], Health.wrote
+def wrote(self, now, took, queued):
+    kept.append([now])
+    whole(self, now, took, queued)
+Health.wrote = wrote
+""",
+        " more objects than there were",
+    ),
+    "connections are suspected": (
+        """
+from h2lite.health import Health
+Health.soft_s = property(lambda self: 1e-6)
+""",
+        "suspected, falsely suspected or dead",
+    ),
+    "what was fast becomes slow": (
+        """
+from h2lite.pool import Pool
+whole, slower = Pool.request, iter(range(10**9))
+def request(self, call, now):
+    tests.soak.time.sleep(next(slower) * 1e-7)
+    whole(self, call, now)
+Pool.request = request
+""",
+        "throughput: 0.",
+    ),
+    "a connection is not checked": (
+        """
+from h2lite.health import Health
+whole = Health._probe_deadline
+def probe_deadline(self):
+    due = whole(self)
+    return None if due is None else due + 2.0
+Health._probe_deadline = probe_deadline
+""",
+        "a check was missed",
+    ),
+}
+
+
+@pytest.mark.timeout(ENDS_S + 10)
+@pytest.mark.parametrize("plant", PLANTS_OF_LOAD)
+def test_the_load_finds(plant):
+    load_here()
+    code, told = soak("--load", "100", "--minutes", "0.0833", plant=PLANTS_OF_LOAD[plant][0])
+
+    assert PLANTS_OF_LOAD[plant][1] in told
     assert code == 1

