@@ -37,8 +37,8 @@ def table(results: list[Measured]) -> str:
             scale, unit = (1000, "us") if one.unit == NS else (1, one.unit)
             figures_text = "".join(f"{value / scale:11.2f}" for value in values)
             ratio = "" if one.to_floor is None else f"{one.to_floor:11.2f}"
-            load = "" if one.load is None else f" ({one.load:g})"
-            lines.append(f"{what + load + ': ' + one.variant:<43}{unit:>3}{figures_text}{ratio:>11}")
+            name = what if one.load is None else f"{what} ({one.load:g})"
+            lines.append(f"{name + ': ' + one.variant:<43}{unit:>3}{figures_text}{ratio:>11}")
         lines.append("")
     return "\n".join(lines)
 
