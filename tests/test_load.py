@@ -45,7 +45,7 @@ def test_an_hour_that_stays_as_it_was_is_well():
         ("suspects", 1, "suspected, falsely suspected or dead: "),
         ("false_suspects", 1, "suspected, falsely suspected or dead: "),
         ("deaths", 1, "suspected, falsely suspected or dead: "),
-        ("checks_per_s", -1200.0, "766 checks a second of 984 connections that nobody used"),
+        ("checks_per_s", -2200.0, "666 checks a second of 984 connections that nobody used"),
     ],
 )
 def test_an_hour_that_ends_worse_than_it_began_is_told(name, value, told):
