@@ -37,6 +37,8 @@ ROUNDS_SHARE = 50  # of the rounds asked for: a turn takes seconds
 PERIOD_S = 1.0
 SETTLE_S = 1.5  # after which every connection has been checked, jitter included
 WINDOW_S = 2.0
+CHECKS_MIN = 0.8  # of those that are due; with jitter they come up to 1.15 s apart
+TRIES_MAX = 5
 
 OFF, SELDOM, OFTEN = "off", "30 s", "1 s"
 PERIODS = {OFF: 0.0, SELDOM: 30.0, OFTEN: PERIOD_S}
@@ -103,14 +105,19 @@ def idle_cpu(crowds: Crowds, name: str, count: int) -> float:
 
 
 def one_turn(crowds: Crowds, name: str, count: int, idle_ns: float) -> float:
-    """Nanoseconds of CPU for one check."""
-    with crowds.start(name, PERIOD_S) as crowd:
-        crowd.tell("connect", count)
-        crowd.tell("window", SETTLE_S)
-        seen = crowd.tell("window", WINDOW_S)
-    if seen["checks"] < 0.8 * count * int(WINDOW_S / PERIOD_S):
-        raise AssertionError(f"{name}: {seen} of {count} connections")
-    return (seen["cpu_ns"] - idle_ns * WINDOW_S) / seen["checks"]
+    """Nanoseconds of CPU for one check.
+
+    A turn in which the machine had no time for as many checks as were due is no turn: it is
+    repeated.  Raises AssertionError when that happens each time.
+    """
+    for _ in range(TRIES_MAX):
+        with crowds.start(name, PERIOD_S) as crowd:
+            crowd.tell("connect", count)
+            crowd.tell("window", SETTLE_S)
+            seen = crowd.tell("window", WINDOW_S)
+        if seen["checks"] >= CHECKS_MIN * count * int(WINDOW_S / PERIOD_S):
+            return (seen["cpu_ns"] - idle_ns * WINDOW_S) / seen["checks"]
+    raise AssertionError(f"{name}, {count} connections: {seen}")
 
 
 # -- requests ------------------------------------------------------------------------------------

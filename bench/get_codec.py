@@ -175,6 +175,11 @@ def _hpack_encoder() -> Callable[[Fields], bytes]:
     return lambda fields: encode([(name, value, name in never) for name, value in fields])
 
 
+def _our_decoder() -> Callable[[bytes], Any]:
+    decode = FieldDecoder().decode
+    return lambda block: [*decode(block).fields]
+
+
 def _hpack_decoder() -> Callable[[bytes], Any]:
     decode = Decoder().decode
     return lambda block: decode(block, raw=True)
@@ -182,7 +187,7 @@ def _hpack_decoder() -> Callable[[bytes], Any]:
 
 CODERS = {
     FLOOR: Coder(_hpack_encoder, _hpack_decoder),
-    OURS: Coder(lambda: FieldEncoder().encode, lambda: FieldDecoder().decode),
+    OURS: Coder(lambda: FieldEncoder().encode, _our_decoder),
 }
 
 
