@@ -66,6 +66,7 @@ from .stream import (
     SEND_RESET,
     Stream,
 )
+from .value import NOTHING
 from .window import ReceiveWindow, SendWindow
 
 TYPE_CHECKING = False
@@ -192,14 +193,14 @@ class Connection:
         self._chatter = 0.0  # frames that moved nothing, less those forgiven
         self._chatter_at = 0.0
         self._empty_data = 0  # frames in a row
-        self._skips: list[range] = []  # stream identifiers the client can never use again
+        self._skips: list[range] = NOTHING  # stream identifiers the client can never use again
         self._began_at: float | None = None  # when the first octet left
         self._active_at: float | None = None  # when an octet last came, at first: left
 
         self._encoder = FieldEncoder()
         self._decoder = FieldDecoder(limits.field_section_octets)
         self._block: HeadersFrame | None = None  # whose CONTINUATIONs are still coming
-        self._fragments: list[Octets] = []
+        self._fragments: list[Octets] = NOTHING
         self._block_octets = 0  # in them
         self._empty_fragments = 0  # in a row
 
@@ -217,9 +218,9 @@ class Connection:
         self._credit: dict[int, int] = {}  # by stream, what WINDOW_UPDATE is to say
         self._answers = 0  # of the queued frames, those the peer provoked
         self._answers_sent = 0  # the same of what data_to_send returned last
-        self._sections: deque[tuple[Stream, Section | None, bool]] = deque()
-        self._openers: deque[tuple[Stream, Section]] = deque()
-        self._round: deque[Stream] = deque()
+        self._sections: deque[tuple[Stream, Section | None, bool]] = NOTHING
+        self._openers: deque[tuple[Stream, Section]] = NOTHING
+        self._round: deque[Stream] = NOTHING
         self._lengths: list[int] = []  # of the units in what data_to_send returned last
         # The first urgent one among those units, and all that were urgent.
         self._urgent_sent: tuple[int, list[bytes]] = (0, [])
@@ -432,6 +433,8 @@ class Connection:
         stream = Stream(may_send_content=True)
         stream.answers_head = section.method == b"HEAD"
         stream.announce(section.declared, end_stream)
+        if not self._openers:
+            self._openers = deque()
         self._openers.append((stream, section))
         return stream
 
@@ -465,6 +468,8 @@ class Connection:
         stream.sections += 1
         if section is not None:
             self.queued_octets += section.size
+        if not self._sections:
+            self._sections = deque()
         self._sections.append((stream, section, end_stream))
 
     def _check_open_for_sending(self) -> None:
@@ -791,6 +796,8 @@ class Connection:
                 break
             self._openers.popleft()
             room -= self._open(parts, stream, opening)
+        self._sections = self._sections or NOTHING
+        self._openers = self._openers or NOTHING
         return room
 
     def _open(self, parts: list[Octets], stream: Stream, section: Section) -> int:
@@ -874,6 +881,7 @@ class Connection:
             if stream.outgoing:
                 stream.scheduled = True
                 self._round.append(stream)
+        self._round = self._round or NOTHING
 
     def _frame_data_of(self, stream: Stream, parts: list[Octets], allowed: int) -> int:
         """One DATA frame of one stream; return its octets, header included."""
@@ -910,6 +918,8 @@ class Connection:
         """Put a stream with content into the round, once its HEADERS are out."""
         if not stream.scheduled and stream.state != IDLE and stream.send_window.size > 0:
             stream.scheduled = True
+            if not self._round:
+                self._round = deque()
             self._round.append(stream)
 
     def _end_stream(self, stream: Stream) -> None:
@@ -944,8 +954,7 @@ class Connection:
     def _forget_streams_output(self) -> None:
         for stream in self._round:
             stream.scheduled = False
-        for queue in (self._sections, self._openers, self._round):
-            queue.clear()
+        self._sections = self._openers = self._round = NOTHING
 
     def _answer(self, frame: bytes, lane: list[bytes]) -> None:
         """Queue a frame that the peer provoked; a peer that provokes without reading must go."""
@@ -1081,7 +1090,7 @@ class Connection:
         if frame.end_headers and self._block is not None:
             block, self._block = self._block, None
             self.half_since = None
-            fragments, self._fragments = self._fragments, []
+            fragments, self._fragments = self._fragments, NOTHING
             self._on_field_block(block, b"".join(fragments), events)
 
     def _add_fragment(self, fragment: Octets) -> None:
@@ -1431,9 +1440,8 @@ class Connection:
 
     def _note_skipped(self, stream_id: int) -> None:
         # RFC 9113 §5.1.1 [lower-streams-close]
-        if len(self._skips) >= SKIPS_REMEMBERED_MAX:
-            del self._skips[0]
-        self._skips.append(range(self._last_peer_stream_id + 1, stream_id))
+        latest = range(self._last_peer_stream_id + 1, stream_id)
+        self._skips = [*self._skips[1 - SKIPS_REMEMBERED_MAX :], latest]
 
     def _check_not_idle(self, name: str, stream_id: int) -> None:
         # RFC 9113 §5.1 [idle-frames], [unpermitted-frames]

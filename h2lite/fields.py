@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .errors import ErrorCode, PeerError
 from .limits import DEFAULT_LIMITS
-from .memo import LINE_OCTETS, Memo
+from .memo import LINE_OCTETS, NO_MEMO, Memo
 from .settings import INITIAL_VALUES, UNLIMITED, SettingId
 
 TYPE_CHECKING = False
@@ -132,12 +132,11 @@ class FieldEncoder:
         self._table_size = HEADER_TABLE_SIZE_MAX
         self._smallest_size = HEADER_TABLE_SIZE_MAX  # since the last block
         self._resized = False
-        self._sections = Memo()
-        self._lines = Memo()
+        self._sections = self._lines = NO_MEMO
         self._state = 0  # of the table: another number after each change
         # By name: how many lines in a row were not in the table, then the last one of those.
-        self._misses: dict[bytes, int] = {}
-        self._unindexed: dict[bytes, bytes] = {}
+        self._misses: dict[bytes, int] = NO_MEMO
+        self._unindexed: dict[bytes, bytes] = NO_MEMO
         self._passed = False  # the block at hand has such a line, which is not to stay as it is
 
     def set_table_size(self, octets: int) -> None:
@@ -154,6 +153,8 @@ class FieldEncoder:
         section: Section | None = self._sections.get(key)
         if section is None:
             section = Section(key)
+            if self._sections is NO_MEMO:
+                self._sections = Memo()
             self._sections.keep(key, section, section.weight)
         return section
 
@@ -163,13 +164,13 @@ class FieldEncoder:
         maker, state, block = section._coded
         if maker is self and state == self._state and not self._resized:
             return block
+        begin = self._size_updates() if self._encoder is None or self._resized else b""
         state, lines = self._state, self._lines
         self._passed = False
-        begin = self._size_updates() if self._encoder is None or self._resized else b""
         block = begin + b"".join(
             [lines.get(line) or self._encode_line(line) for line in section.fields]
         )
-        if state == self._state and not self._passed:
+        if state == self._state and not self._passed and not begin:
             section._coded = self, state, block
         return block
 
@@ -179,6 +180,7 @@ class FieldEncoder:
             from hpack import Encoder
 
             self._encoder = Encoder()
+            self._lines, self._misses, self._unindexed = Memo(), {}, {}
         # RFC 9113 §4.3.1 [table-size-update]: hpack opens the block with each size it was given,
         # but takes the same one given twice for no change at all.
         for octets in (self._smallest_size, self._table_size):
@@ -246,7 +248,7 @@ class FieldDecoder:
         self._decoder: Decoder | None = None
         self._table_size = INITIAL_VALUES[SettingId.HEADER_TABLE_SIZE]
         self._smallest_size = self._table_size  # since the last block
-        self._sections = Memo()
+        self._sections = NO_MEMO
 
     def set_table_size(self, octets: int) -> None:
         """Our HEADER_TABLE_SIZE: the most the peer's encoder may use from its next block on."""
@@ -267,6 +269,7 @@ class FieldDecoder:
         if self._decoder is None:
             from hpack import Decoder
 
+            self._sections = Memo()
             self._decoder = Decoder(max_header_list_size=self._octets_max)
             self._decoder.max_allowed_table_size = self._table_size
         if self._smallest_size < self._decoder.header_table_size:

@@ -10,6 +10,7 @@ from collections import deque
 from .health import DEAD, SUSPECT
 from .retry import Backoff, Bucket
 from .settings import SettingId
+from .value import NOTHING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Member:
         self.error: H2liteError | None = None
         self.state = health.state  # as it was last told
         self.calls: dict[int, Call] = {}  # by stream, those whose HEADERS are encoded
-        self.unsent: deque[Call] = deque()  # given to the connection, in its order
+        self.unsent: deque[Call] = NOTHING  # given to the connection, in its order
         self.pings: dict[bytes, Ping] = {}
         self.probe = b""  # the health probe's value, b"": none is out
         self.late_probe = b""  # of a probe that other octets have ended, its ack still to come
@@ -142,6 +143,22 @@ class Member:
     def is_up(self) -> bool:
         """The peer's SETTINGS have come."""
         return self.ready_at is not None
+
+    def give(self, call: Call) -> None:
+        """The call's stream has been queued on the connection."""
+        if not self.unsent:
+            self.unsent = deque()
+        self.unsent.append(call)
+
+    def take_sent(self) -> Call | None:
+        """The next call whose HEADERS have left, once."""
+        unsent = self.unsent
+        if not unsent or not unsent[0].stream.stream_id:  # type: ignore[union-attr]
+            return None
+        call = unsent.popleft()
+        if not unsent:
+            self.unsent = NOTHING
+        return call
 
     def __str__(self) -> str:
         origin = str(self.origin)
@@ -204,7 +221,7 @@ class Site:
         self.policy = policy
         self.members: list[Member] = []
         self.calls: dict[Call, None] = {}  # all that are not over
-        self.queue: deque[Call] = deque()  # of those, who wait for a connection, in their order
+        self.queue: list[Call] = []  # of those, who wait for a connection, in their order
         self.waited_for = False  # the queue was not empty when its connections were last told
         self.backoff = backoff
         self.bucket = Bucket(now)

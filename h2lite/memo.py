@@ -35,3 +35,6 @@ class Memo(dict["Any", "Any"]):
     def clear(self) -> None:
         super().clear()
         self._octets = 0
+
+
+NO_MEMO = Memo()  # in place of one in which nothing was kept yet; nothing ever is in this one

@@ -8,7 +8,6 @@ them out.  It holds the sans-IO connections and their health, and no socket, clo
 from __future__ import annotations
 
 import math
-from collections import deque
 
 from . import events as ev
 from .call import Call
@@ -54,6 +53,7 @@ from .retry import (
     Backoff,
 )
 from .timers import Timers
+from .value import NOTHING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -444,8 +444,7 @@ class Pool:
             # What TLS has encrypted leaves before anything newer is taken.
             if sent_at is not None and (not committed or (took and sent_at < now)):
                 health.probe_left(now)
-        while member.unsent and member.unsent[0].stream.stream_id:  # type: ignore[union-attr]
-            call = member.unsent.popleft()
+        while (call := member.take_sent()) is not None:
             assert call.stream is not None
             call.sent_at = now
             self._progressed(call, now)
@@ -586,7 +585,7 @@ class Pool:
         call.member, call.stream = member, stream
         call.connect_due = call.room_due = None
         self.timers.set(call, call.next_deadline())
-        member.unsent.append(call)
+        member.give(call)
         self._note_use(member, now)
         self.orders.append(member.send)
         if call.content is None:
@@ -594,7 +593,7 @@ class Pool:
 
     def _withdraw(self, member: Member, now: float) -> None:
         """Take back what has not left; it goes elsewhere, whatever its method."""
-        unsent, member.unsent = member.unsent, deque()
+        unsent, member.unsent = member.unsent, NOTHING
         for call in unsent:
             if call.over:
                 continue

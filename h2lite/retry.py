@@ -5,8 +5,6 @@ Numbers in, instants out; no clock, and randomness is an argument.
 
 from __future__ import annotations
 
-from collections import deque
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +69,7 @@ class Backoff:
         self.due = 0.0
         self._uniform = uniform
         self._failures = 0
-        self._deaths: deque[float] = deque(maxlen=CROWD)
+        self._deaths: list[float] = []  # the last few
 
     def failed(self, now: float) -> None:
         """A dial failed, or its connection was lost before it was of any use."""
@@ -91,7 +89,7 @@ class Backoff:
 
     def died(self, now: float) -> None:
         """A connection died, whatever of; told before what follows from that."""
-        self._deaths.append(now)
+        self._deaths = [*self._deaths[1 - CROWD :], now]
 
     def dialled(self, now: float) -> None:
         """A dial succeeded: where many have died at once, the next one is not to follow at once."""

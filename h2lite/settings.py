@@ -41,6 +41,10 @@ INITIAL_VALUES = {
 }
 
 
+# The same by identifier; there is no setting 0.
+_INITIAL = [INITIAL_VALUES.get(identifier, 0) for identifier in range(max(INITIAL_VALUES) + 1)]
+
+
 def setting_name(identifier: int) -> str:
     """The RFC's name without SETTINGS_; an unknown identifier is shown as hexadecimal."""
     return SETTING_NAMES.get(identifier, f"0x{identifier:x}")
@@ -66,17 +70,17 @@ def check_setting(identifier: int, value: int, from_server: bool) -> None:
         raise PeerError(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE of {value}")
 
 
-class PeerSettings(dict[int, int]):
-    """What the peer has asked of us; in force from the moment it is received.
+class PeerSettings(list[int]):
+    """What the peer has asked of us, by identifier; in force from the moment it is received.
 
-    `receive` alone changes it.  A dict, since each stream looks four of them up: a method of our
-    own for that cost a microsecond a request.
+    `receive` alone changes it.  A list, since each stream looks four of them up: a method of our
+    own for that cost a microsecond a request, and a dict takes twice the memory.
     """
 
     __slots__ = ("_from_server",)
 
     def __init__(self, from_server: bool) -> None:
-        super().__init__(INITIAL_VALUES)
+        super().__init__(_INITIAL)
         self._from_server = from_server
 
     def receive(self, settings: tuple[tuple[int, int], ...]) -> list[tuple[int, int]]:
@@ -104,7 +108,7 @@ class LocalSettings:
 
     def __init__(self, of_server: bool) -> None:
         self._of_server = of_server
-        self._values = dict(INITIAL_VALUES)
+        self._values = [*_INITIAL]  # by identifier
         self._unacked: list[tuple[tuple[int, int], ...]] = []
 
     def __getitem__(self, identifier: int) -> int:
@@ -142,9 +146,11 @@ class LocalSettings:
         # RFC 9113 §6.5.3 [settings-ack-order]
         if not self._unacked:
             raise PeerError(ErrorCode.PROTOCOL_ERROR, "SETTINGS ack without SETTINGS")
-        before = dict(self._values)
-        self._values.update(self._unacked.pop(0))
-        return {key: before[key] for key in before if before[key] != self._values[key]}
+        before = [*self._values]
+        for identifier, value in self._unacked.pop(0):
+            if identifier in INITIAL_VALUES:
+                self._values[identifier] = value
+        return {key: before[key] for key in INITIAL_VALUES if before[key] != self._values[key]}
 
     def announced(self, identifier: int) -> int:
         """The value we asked for last, acknowledged or not."""
