@@ -662,6 +662,7 @@ class ConnectionPool:
             queued_max=queued_max,
             idle_close=idle_close,
             limits=limits,
+            tells_probes=on_event is not None,
         )
         self._engine = Engine(
             _loop(clock),

@@ -28,7 +28,7 @@ from .errors import (
     WriteTimeout,
     error_name,
 )
-from .health import ABORT, DEAD, HOLD, PING, REROUTE, Health, HealthPolicy
+from .health import ABORT, DEAD, HOLD, LIVE, PING, PROBING, REROUTE, Health, HealthPolicy
 from .limits import DEFAULT_LIMITS, Limits
 from .member import Member, Ping, Site
 from .orders import (
@@ -103,6 +103,7 @@ class Pool:
     diagnose                      asked at a verdict: path_dead, peer_hung or unknown
     stage                         asked when a dial took too long: what it was busy with, "" once
                                   the transport stood
+    tells_probes                  False: nobody is told that a probe was sent or answered
 
     orders                        those that `take_orders` would give
     timers                        what waits to be judged by `handle_deadline`
@@ -120,6 +121,7 @@ class Pool:
         limits: Limits = DEFAULT_LIMITS,
         diagnose: Callable[[Member], str] = lambda member: "unknown",
         stage: Callable[[Member], str] = lambda member: "",
+        tells_probes: bool = True,
     ) -> None:
         if connections_per_origin_max < 1 or queued_max < 0 or not idle_close >= 0:
             raise UsageError(
@@ -129,6 +131,7 @@ class Pool:
         self.policy = policy
         self.diagnose = diagnose
         self.stage = stage
+        self._tells_probes = tells_probes
         self.closed = False
         self.deaths: dict[str, int] = {}  # by cause, of connections that had been up
         self.counters = dict.fromkeys(COUNTERS, 0)
@@ -811,14 +814,18 @@ class Pool:
         health = member.health
         if not health.sooner and member.armed is not None:
             return
-        self._arm_at(member, health.next_deadline())
-        self._arm_at(member, self._idle_deadline(member))
+        due = health.next_deadline()
+        idle = self._idle_deadline(member)
+        if idle is not None and (due is None or idle < due):
+            due = idle
         for ping in member.pings.values():
-            self._arm_at(member, ping.deadline)
+            due = ping.deadline if due is None else min(due, ping.deadline)
+        if due is not None:
+            self._arm_at(member, due)
 
-    def _arm_at(self, member: Member, due: float | None) -> None:
+    def _arm_at(self, member: Member, due: float) -> None:
         """One deadline; what it is of is asked when the member's time has come."""
-        if due is not None and (member.armed is None or due < member.armed):
+        if member.armed is None or due < member.armed:
             member.armed = due
             self.timers.set(member, due)
 
@@ -830,7 +837,8 @@ class Pool:
             member.unused_since = None
         elif member.unused_since is None:
             member.unused_since = now
-            self._arm_at(member, self._idle_deadline(member))
+            if self._idle_close:
+                self._arm_at(member, now + self._idle_close)
 
     def _is_waited_for(self, member: Member) -> bool:
         """A request waits that it might take.
@@ -998,9 +1006,10 @@ class Pool:
             self._repeat_or_fail(call, now, error)
 
     def _note_state(self, member: Member) -> None:
-        """Tell that the state has changed."""
+        """Tell that the state has changed; of probes, where somebody wants to hear of them."""
         before, member.state = member.state, member.health.state
-        self.orders.append(StateChanged(member, before, member.state, member.health.cause))
+        if self._tells_probes or before not in _ASKED or member.state not in _ASKED:
+            self.orders.append(StateChanged(member, before, member.state, member.health.cause))
 
     @staticmethod
     def _add_health(counters: dict[str, int], health: Health) -> None:
@@ -1223,6 +1232,8 @@ def _goaway_error(member: Member, goaway: GoAwayFrame) -> ConnectionLost:
 def _is_past(deadline: float | None, now: float) -> bool:
     return deadline is not None and now >= deadline
 
+
+_ASKED = (LIVE, PROBING)  # between these a connection goes with each probe
 
 _ON_DEADLINE: dict[type[Any], Callable[[Pool, Any, float], None]] = {
     Call: Pool._on_call_deadline,

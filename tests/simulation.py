@@ -860,12 +860,11 @@ class Simulation:
     def _check_clean(self) -> None:
         pool, driver = self.world.pool, self.world.driver
         members = pool.members
-        for item in pool.timers._waiting.values():
+        for item in pool.timers._entries:
             kind = type(item).__name__
             gone = {
                 "Member": lambda item: item not in members,
                 "Call": lambda item: item.over,
-                "Ping": lambda item: item.over,
                 "Site": lambda item: item is not pool._sites.get(item.origin),
             }[kind](item)
             if gone:
