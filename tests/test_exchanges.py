@@ -443,9 +443,11 @@ def test_streams_that_are_reset_start_no_more_handlers_than_a_client_may_have():
 
 def test_a_reader_of_content_is_told_when_the_client_gives_up():
     told: list[BaseException] = []
+    begun = threading.Event()
 
     def reading(request: Request) -> Reply:
         assert request.content is not None
+        begun.set()  # before, it is taken back, and there is nobody to tell
         try:
             return Reply(200, b"".join(request.content))
         except ConnectionResetError as error:
@@ -459,7 +461,7 @@ def test_a_reader_of_content_is_told_when_the_client_gives_up():
         stream = raw.core.send_request(PUT, end_stream=False)
         raw.core.send_data(stream, b"some")
         raw.flush()
-        until(lambda: server.stats()["handlers"] == 1)
+        assert begun.wait(PATIENCE_S)
         raw.core.reset_stream(stream)
         raw.flush()
         until(lambda: told)
