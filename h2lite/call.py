@@ -5,6 +5,7 @@ A record: the pool writes it, whoever made the request reads it.  It decides not
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 from .body import BODY_QUEUED_OCTETS, Pieces
@@ -28,7 +29,7 @@ class Call:
     """A request and its response.
 
     origin       whom it is for
-    fields       pseudo-header fields first, as `Connection.send_request` takes them
+    fields       as `Connection.send_request` takes them, pseudo-header fields first
     content      all of the request's content; None: `Pool.send_content` gives it in pieces
     rewindable   content in pieces can be given again from its start
     idempotent   a lost PUT or DELETE may be repeated
@@ -78,6 +79,7 @@ class Call:
         "connect_due",
         "room_due",
         "renewed",
+        "armed",
         "pieces",
         "given",
         "content_ended",
@@ -87,7 +89,7 @@ class Call:
     def __init__(
         self,
         origin: Origin,
-        fields: Fields,
+        fields: Fields | Section,
         content: bytes | None = b"",
         *,
         rewindable: bool = False,
@@ -98,8 +100,9 @@ class Call:
         retries_max: int = RETRIES_MAX,
     ) -> None:
         self.origin = origin
-        self.section = Section(fields)
-        self.method = next((value for name, value in fields if name == b":method"), b"")
+        self.section = fields if isinstance(fields, Section) else Section(fields)
+        lines = self.section.fields
+        self.method = next((value for name, value in lines if name == b":method"), b"")
         self.content = content
         self.rewindable = rewindable
         self.idempotent = idempotent
@@ -122,6 +125,7 @@ class Call:
         self.room_due: float | None = None  # waits for room no longer than this
         self.renewed = False  # which was put off once, for a standstill of our own
         self.retry_at: float | None = None  # waits to be repeated
+        self.armed: float | None = None  # its instant in the timers, none of its own is earlier
         # Content in pieces: those that no stream has taken, whether any was given, the end.
         self.pieces: deque[Octets] = deque()
         self.given = False
@@ -168,6 +172,14 @@ class Call:
         stream = self.stream
         runs_low = stream is not None and stream.queued_octets < BODY_QUEUED_OCTETS
         return runs_low and not self.content_ended and not self.over
+
+    @property
+    def step_s(self) -> float:
+        """Seconds that the next step has at least; inf: no step has a limit."""
+        read, write = self.limits.read, self.limits.write
+        if read is None or (write is not None and write < read):
+            read = write
+        return math.inf if read is None else read
 
     def next_deadline(self) -> float | None:
         """When something of it is to be judged.

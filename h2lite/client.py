@@ -16,7 +16,7 @@ from .dial import Dial
 from .engine import Engine, Watcher
 from .environment import check_proxy, read_environment
 from .errors import ConnectError, H2liteError, ResponseTooLarge, UsageError
-from .fields import octet_pairs
+from .fields import Section, octet_pairs
 from .health import STATE_NAMES, HealthPolicy
 from .limits import DEFAULT_LIMITS, Limits
 from .loop import Loop, monotonic
@@ -357,18 +357,38 @@ class Response:
         response; the stream is reset then.
         """
         if self._content is None:
-            limit = self._exchange.pool._content_max
+            exchange = self._exchange
+            call, limit = exchange.call, exchange.pool._content_max
             pieces = Pieces()
             octets = 0
-            for piece in self.iter_bytes():
-                pieces.add(piece)
-                octets += len(piece)
+            while True:
+                came, ended = self._take()
+                for piece in came:
+                    pieces.add(piece)
+                    octets += len(piece)
                 if octets > limit:
                     error = _too_large(limit)
-                    self._exchange.pool._cancel(self._exchange.call, error)
+                    exchange.pool._cancel(call, error)
                     raise error
+                if ended:
+                    break
+                exchange.wait(lambda: call.chunks or call.ended)
             self._content = pieces.join()
         return self._content
+
+    def _take(self) -> tuple[list[bytes], bool]:
+        """All that has come and nobody has taken, and whether that is the end."""
+        call, pool = self._exchange.call, self._exchange.pool
+        engine = pool._engine
+        came: list[bytes] = []
+        with engine.lock:
+            engine.check_usable()
+            if call.chunks:
+                now = engine.loop.clock()
+                while (piece := pool._pool.take_chunk(call, now)) is not None:
+                    came.append(piece)
+                engine.settle()
+            return came, call.ended
 
     def close(self) -> None:
         """Drop what has not been read; an unfinished stream is reset."""
@@ -886,7 +906,8 @@ class ConnectionPool:
 
     def _origin(self, url: str) -> tuple[Origin, str]:
         origin, path = parse_url(url)
-        check_proxy(origin, self._environ)
+        if not self._pool.knows(origin):
+            check_proxy(origin, self._environ)
         return origin, path
 
     def _exchange(
@@ -909,13 +930,13 @@ class ConnectionPool:
             raise UsageError(f"retries of {retries!r}, want a whole number, 0 or more")
         body = check_body(body)
         length = len(body) if isinstance(body, bytes) else octets_left(body)
-        fields = request_fields(origin, method, path, headers, length)
+        section = self._section(origin, method, path, headers, length)
         whole = isinstance(body, bytes) and not trailers
         source = None if whole else Source([body] if isinstance(body, bytes) else body)
         total = limits.total
         call = Call(
             origin,
-            fields,
+            section,
             body if whole else None,  # type: ignore[arg-type]
             rewindable=source is not None and source.is_rewindable,
             idempotent=idempotent,
@@ -925,6 +946,23 @@ class ConnectionPool:
             retries_max=retries,
         )
         return kind(self, call, source, trailers)
+
+    def _section(
+        self, origin: Origin, method: str, path: str, headers: HeaderPairs, length: int | None
+    ) -> Section:
+        """A request's field section, the one that was sent before where it is the same."""
+        pairs = tuple(headers.items() if hasattr(headers, "items") else headers)
+        asked = self._pool.asked(origin)
+        key = method, path, pairs, length
+        try:
+            known: Section | None = asked.get(key)
+        except TypeError:  # pairs that are lists
+            return Section(request_fields(origin, method, path, pairs, length))
+        if known is None:
+            known = Section(request_fields(origin, method, path, pairs, length))
+            with self._engine.lock:
+                asked.keep(key, known, 2 * known.weight)
+        return known
 
     def _start(
         self,

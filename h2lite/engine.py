@@ -194,10 +194,10 @@ class Engine:
 
         A connection that the peer has closed is not to be given the next request.
         """
-        with self.lock:
-            if self._driving is not None or self.loop.clock() - self._turned_at < RECENT_S:
-                return
-        self.turn(self.loop.clock())
+        # Read without the lock: whoever drives, or has driven, since then has looked, too.
+        now = self.loop.clock()
+        if self._driving is None and now - self._turned_at >= RECENT_S:
+            self.turn(now)
 
     def start(self) -> None:
         """Have the background thread run, where there is to be one; under the lock.

@@ -220,6 +220,7 @@ class Health:
         "_connect_due",
         "_renewed",
         "_stall_renewed_at",
+        "_told",
     )
 
     def __init__(self, policy: HealthPolicy, now: float, uniform: Callable[[], float]) -> None:
@@ -245,6 +246,7 @@ class Health:
         self._hard_due: float | None = None  # None: no probe is out, or it has not left
         self._connect_due = now + policy.connect_timeout
         self._renewed = False  # the probe's, or the dial's, deadline was put off once
+        self._told: float | None = None  # as the next deadline
         self._stall_renewed_at: float | None = None  # the same of the standstill under way
 
     # -- what was seen ---------------------------------------------------------------------
@@ -305,7 +307,9 @@ class Health:
         """HEADERS or DATA were given to the socket."""
         if self._unanswered_since is None:
             self._unanswered_since = now
-            self.sooner = True
+            # Requests that follow one another bring nothing nearer than it was for the first.
+            if self._told is None or now + self.policy.stale_after < self._told:
+                self.sooner = True
 
     def set_busy(self, busy: bool) -> None:
         """A stream is open, or none is any more."""
@@ -410,6 +414,10 @@ class Health:
         An octet puts it off without a word, so ask again before acting on it.
         """
         self.sooner = False
+        self._told = due = self._next_deadline()
+        return due
+
+    def _next_deadline(self) -> float | None:
         if self.state == CONNECTING:
             return self._connect_due
         due = self._probe_deadline()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 
 from .health import DEAD, SUSPECT
+from .memo import NO_MEMO
 from .retry import Backoff, Bucket
 from .settings import SettingId
 from .value import NOTHING
@@ -214,6 +215,7 @@ class Site:
         "bucket",
         "last_error",
         "is_http1",
+        "asked",
     )
 
     def __init__(self, origin: Origin, policy: HealthPolicy, backoff: Backoff, now: float) -> None:
@@ -226,6 +228,7 @@ class Site:
         self.backoff = backoff
         self.bucket = Bucket(now)
         self.last_error: H2liteError | None = None  # of the last dial
+        self.asked = NO_MEMO  # request sections by what was asked, while a connection lives
         self.is_http1 = False  # its connections speak HTTP/1.1, a request at a time
 
     def serves(self, call: Call) -> bool:

@@ -26,10 +26,17 @@ if TYPE_CHECKING:
 class Headers:
     """A response's fields as text, in order; names compare without regard to case."""
 
-    __slots__ = ("_pairs",)
+    __slots__ = ("_fields", "_text")
 
     def __init__(self, fields: Fields) -> None:
-        self._pairs = text_pairs(fields)
+        self._fields = fields
+        self._text: list[tuple[str, str]] | None = None  # until somebody asks
+
+    @property
+    def _pairs(self) -> list[tuple[str, str]]:
+        if self._text is None:
+            self._text = text_pairs(self._fields)
+        return self._text
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """The values of a field, joined by ", "; `default` when it is absent."""

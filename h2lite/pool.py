@@ -31,6 +31,7 @@ from .errors import (
 from .health import ABORT, DEAD, HOLD, LIVE, PING, PROBING, REROUTE, Health, HealthPolicy
 from .limits import DEFAULT_LIMITS, Limits
 from .member import Member, Ping, Site
+from .memo import NO_MEMO, Memo
 from .orders import (
     Abort,
     Calmed,
@@ -156,6 +157,19 @@ class Pool:
         """Every connection, those still being dialled included."""
         return [member for site in self._sites.values() for member in site.members]
 
+    def knows(self, origin: Origin) -> bool:
+        """There is, or was not long ago, a connection or a request to it."""
+        return origin in self._sites
+
+    def asked(self, origin: Origin) -> Memo:
+        """What the program has asked an origin, for it to remember; empty without a connection."""
+        site = self._sites.get(origin)
+        if site is None or not site.members:
+            return Memo()
+        if site.asked is NO_MEMO:
+            site.asked = Memo()
+        return site.asked
+
     def request(self, call: Call, now: float) -> None:
         """Send a request as soon as a connection can take it.
 
@@ -179,8 +193,15 @@ class Pool:
         self._call_count += 1
         call.number = self._call_count
         site.calls[call] = None
+        is_late = call.deadline is not None and now >= call.deadline
+        member = None if site.queue or is_late else self._choose(site, call, now)
+        if member is not None:
+            self._open(call, member, now)
+            return
+        if call.over:  # the connection it was pinned to serves nobody any more
+            return
         self._enqueue(site, call, now)
-        if call.deadline is not None and now >= call.deadline:
+        if is_late:
             self._fail(call, self._late_error(call, site))
         self._dispatch(site, now)
         if len(site.queue) > self._queued_max and site.queue[-1] is call:
@@ -267,8 +288,15 @@ class Pool:
     def _progressed(self, call: Call, now: float) -> None:
         """A step of a request begins anew, so what limits it does."""
         call.progress_at = now
-        if call.limits.read is not None or call.limits.write is not None:
-            self.timers.set(call, call.next_deadline())
+        if call.armed is None or now + call.step_s < call.armed:
+            self._arm_call(call)
+
+    def _arm_call(self, call: Call) -> None:
+        """See that the timers know of the call's deadline; a later one costs nothing."""
+        due = None if call.over else call.next_deadline()
+        if due is not None and (call.armed is None or due < call.armed):
+            call.armed = due
+            self.timers.set(call, due)
 
     def _give_credit(self, call: Call, octets: int) -> None:
         """The peer may send as much again, where it is still there."""
@@ -476,7 +504,7 @@ class Pool:
         while place and queue[place - 1].number > call.number:
             place -= 1
         queue.insert(place, call)
-        self.timers.set(call, call.next_deadline())
+        self._arm_call(call)
 
     def _patience(self, call: Call) -> float:
         """Seconds a request waits for a connection to be up."""
@@ -587,7 +615,7 @@ class Pool:
         call.pieces.clear()
         call.member, call.stream = member, stream
         call.connect_due = call.room_due = None
-        self.timers.set(call, call.next_deadline())
+        self._arm_call(call)
         member.give(call)
         self._note_use(member, now)
         self.orders.append(member.send)
@@ -645,7 +673,7 @@ class Pool:
         self.orders.append(Retried(call, delay, error))
         if delay:
             call.retry_at = now + delay
-            self.timers.set(call, call.next_deadline())
+            self._arm_call(call)
         else:
             self._enqueue(call.site, call, now)
 
@@ -668,7 +696,9 @@ class Pool:
             site.queue.remove(call)
         call.retry_at = call.connect_due = call.room_due = None
         call.pieces.clear()
-        self.timers.set(call, None)
+        if call.armed is not None:
+            call.armed = None
+            self.timers.set(call, None)
         self.orders.append(Deliver(call))
 
     def _reset(self, member: Member, stream: Stream, sent_at: float, now: float) -> None:
@@ -686,6 +716,7 @@ class Pool:
         call.chunks.clear()
 
     def _on_call_deadline(self, call: Call, now: float) -> None:
+        call.armed = None
         site = call.site
         if _is_past(call.deadline, now):
             self.cancel(call, now, self._late_error(call, site))
@@ -702,7 +733,7 @@ class Pool:
         elif _is_past(call.room_due, now):  # it waits for a dial, which has a limit of its own
             call.room_due = now + (call.limits.pool or 0.0)
         if not call.over:
-            self.timers.set(call, call.next_deadline())
+            self._arm_call(call)
 
     def _judge_connect(self, call: Call, site: Site, now: float) -> None:
         """A request has waited long for a connection to be up."""
@@ -960,6 +991,7 @@ class Pool:
         member.health.lost(cause)
         self._note_state(member)
         site.members.remove(member)
+        site.asked = NO_MEMO  # what it asked may be secret, and lives no longer than it does
         self.timers.set(member, None)
         self._add_health(self.counters, member.health)
         if order is not None:

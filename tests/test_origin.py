@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from h2lite.errors import UsageError
 from h2lite.fields import request_fault
-from h2lite.origin import Origin, parse_url
+from h2lite.origin import Origin, _parse, parse_url
 
 
 @pytest.mark.rfc("path-not-empty")
@@ -149,3 +151,20 @@ def test_any_text_is_refused_or_makes_a_request_that_is_well_formed(text, start)
     assert request_fault(fields) is None
     assert target.startswith("/")
     assert 0 < origin.port < 65536
+
+
+URL_PARTS = st.lists(
+    st.sampled_from(["http://", "HTTPS://", "h", ":80", "/", "?", "#", "a=b", "@", "[::1]", " "]),
+    max_size=8,
+)
+
+
+@given(URL_PARTS.map("".join))
+def test_an_origin_that_is_known_changes_nothing_of_what_is_parsed(url):
+    def outcome(parse: Callable[[str], object]) -> object:
+        try:
+            return parse(url)
+        except UsageError as error:
+            return str(error)
+
+    assert outcome(parse_url) == outcome(parse_url) == outcome(_parse)
