@@ -66,7 +66,7 @@ from .stream import (
     SEND_RESET,
     Stream,
 )
-from .value import NOTHING
+from .value import NO_ENTRIES, NOTHING
 from .window import ReceiveWindow, SendWindow
 
 TYPE_CHECKING = False
@@ -90,6 +90,7 @@ DATA_FRAME_OCTETS_MAX = 16384  # larger frames would make a PING wait longer beh
 SEND_OCTETS = 65536  # what one data_to_send offers by default
 
 _INITIAL_WINDOW = 65535
+_NONE_SENT: tuple[int, list[bytes]] = (0, NOTHING)
 
 
 class Connection:
@@ -185,7 +186,7 @@ class Connection:
         self._next_stream_id = 1 if client else 2
         self._last_peer_stream_id = 0
         # What may come late: of a stream that we reset, octets its window let pass; else -1.
-        self._resets: dict[int, int] = {}
+        self._resets: dict[int, int] = NO_ENTRIES
         self._forgotten = 0  # the highest stream that we reset and no longer remember
         # When the requests that a client began were cut short, as many as it may have in a period.
         self._cut_short_at: deque[float] | None = None
@@ -211,19 +212,19 @@ class Connection:
         self._withheld = 0  # of those, octets whose credit waits for consumption
 
         # value -> asked at, sent at; not sent: None
-        self._pings: dict[bytes, tuple[float, float | None]] = {}
-        self._urgent: list[bytes] = []
-        self._refused: list[bytes] = []
-        self._control: list[bytes] = []
-        self._credit: dict[int, int] = {}  # by stream, what WINDOW_UPDATE is to say
+        self._pings: dict[bytes, tuple[float, float | None]] = NO_ENTRIES
+        self._urgent: list[bytes] = NOTHING
+        self._refused: list[bytes] = NOTHING
+        self._control: list[bytes] = NOTHING
+        self._credit: dict[int, int] = NO_ENTRIES  # by stream, what WINDOW_UPDATE is to say
         self._answers = 0  # of the queued frames, those the peer provoked
         self._answers_sent = 0  # the same of what data_to_send returned last
         self._sections: deque[tuple[Stream, Section | None, bool]] = NOTHING
         self._openers: deque[tuple[Stream, Section]] = NOTHING
         self._round: deque[Stream] = NOTHING
-        self._lengths: list[int] = []  # of the units in what data_to_send returned last
+        self._lengths: list[int] = NOTHING  # of the units in what data_to_send returned last
         # The first urgent one among those units, and all that were urgent.
-        self._urgent_sent: tuple[int, list[bytes]] = (0, [])
+        self._urgent_sent: tuple[int, list[bytes]] = _NONE_SENT
         self._begun_ping = b""  # the PING frame that "begun" is the rest of
 
         self.peer_settings = PeerSettings(from_server=client)
@@ -279,6 +280,8 @@ class Connection:
             self.backlog = False
             return events
         self._active_at = now
+        # What was sent before has left: `put_back` would have come at once.
+        self._lengths, self._urgent_sent = NOTHING, _NONE_SENT
         framer = self._framer
         if not self.backlog:
             framer.feed(data)
@@ -324,8 +327,8 @@ class Connection:
         self.closed = True
         self.backlog = False
         self._begun = b""
-        for lane in (self._urgent, self._refused, self._control, self._credit):
-            lane.clear()
+        self._urgent = self._refused = self._control = NOTHING
+        self._credit = NO_ENTRIES
         self._forget_streams_output()
         return []
 
@@ -560,7 +563,7 @@ class Connection:
                 self._count_cut_short()
             except PeerError as flood:  # which is not the caller's: the next request meets it
                 self._overdue = flood
-        self._control.append(frame)
+        self._queue_control(frame)
         self._note_reset(stream.stream_id, max(0, stream.receive_window.size))
         self._close_stream(stream)
 
@@ -579,7 +582,7 @@ class Connection:
         self._apply_receive_limits(before)
         if self._active_at is not None:
             self._active_at = now
-        self._control.append(frame.encode())
+        self._queue_control(frame.encode())
 
     def _receive_limits(self) -> tuple[int, int]:
         """What the peer may use by now: stream window, HPACK table."""
@@ -617,7 +620,9 @@ class Connection:
             raise UsageError(f"PING value 0x{opaque_data.hex()} is still in flight")
         if len(self._pings) >= PINGS_IN_FLIGHT_MAX:
             raise UsageError(f"{PINGS_IN_FLIGHT_MAX} PINGs are in flight already")
-        self._urgent.append(PingFrame(opaque_data).encode())
+        self._queue_urgent(PingFrame(opaque_data).encode())
+        if not self._pings:
+            self._pings = {}
         self._pings[opaque_data] = (now, None)
 
     def forget_ping(self, opaque_data: bytes) -> None:
@@ -637,7 +642,7 @@ class Connection:
         # RFC 9113 §6.8 [goaway-two-phase]
         if self.goaway_sent is None and not self.closed:
             self.goaway_sent = GoAwayFrame(MAX_STREAM_ID, ErrorCode.NO_ERROR)
-            self._control.append(self.goaway_sent.encode())
+            self._queue_control(self.goaway_sent.encode())
 
     def goaway(self, error_code: int = ErrorCode.NO_ERROR, debug_data: bytes = b"") -> None:
         """Queue a GOAWAY: streams accepted so far finish, no more are accepted.
@@ -658,7 +663,7 @@ class Connection:
             # RFC 9113 §6.8 [goaway-not-raised]
             last = min(last, self.goaway_sent.last_stream_id)
         frame = GoAwayFrame(last, error_code, debug_data)
-        self._control.append(frame.encode())
+        self._queue_control(frame.encode())
         self.goaway_sent = frame
         if error_code != ErrorCode.NO_ERROR:
             self.closed = True
@@ -718,16 +723,16 @@ class Connection:
             for frame in self._urgent:
                 self._stamp_ping(frame, now)
             parts += self._urgent
-            self._urgent = []
+            self._urgent = NOTHING
         if self._refused:
             parts += self._refused
-            self._refused = []
+            self._refused = NOTHING
         if self._control:
             parts += self._control
-            self._control = []
+            self._control = NOTHING
         if self._credit:
             parts += [WindowUpdateFrame(*credit).encode() for credit in self._credit.items()]
-            self._credit = {}
+            self._credit = NO_ENTRIES
         self._answers_sent, self._answers = self._answers, 0
         if parts:
             lengths += map(len, parts)
@@ -745,11 +750,12 @@ class Connection:
 
         They leave first next time, with PINGs let in between whole frames only.
         """
-        lengths, self._lengths = self._lengths, []
+        lengths, self._lengths = self._lengths, NOTHING
         first_urgent, frames = self._urgent_sent
         end_urgent = first_urgent + len(frames)
         start = len(rest) - sum(lengths)  # of the unit at hand, counted within `rest`
         urgent: list[bytes] = []
+        refused: list[bytes] = []
         for index, length in enumerate(lengths):
             end = start + length
             unit = rest[max(start, 0) : max(end, 0)]
@@ -765,9 +771,10 @@ class Connection:
             elif unit and is_urgent:
                 urgent.append(unit)
             elif unit:
-                self._refused.append(unit)
+                refused.append(unit)
             start = end
-        self._urgent[:0] = urgent
+        self._urgent = [*urgent, *self._urgent] or NOTHING
+        self._refused = [*self._refused, *refused] or NOTHING
         # A peer that reads a little still owes us the reading of the rest.
         self._answers += min(self._answers_sent, len(urgent) + len(self._refused))
 
@@ -956,8 +963,18 @@ class Connection:
             stream.scheduled = False
         self._sections = self._openers = self._round = NOTHING
 
-    def _answer(self, frame: bytes, lane: list[bytes]) -> None:
-        """Queue a frame that the peer provoked; a peer that provokes without reading must go."""
+    def _queue_urgent(self, frame: bytes) -> None:
+        if not self._urgent:
+            self._urgent = []
+        self._urgent.append(frame)
+
+    def _queue_control(self, frame: bytes) -> None:
+        if not self._control:
+            self._control = []
+        self._control.append(frame)
+
+    def _count_answer(self) -> None:
+        """A frame that the peer provokes is queued; who provokes without reading must go."""
         self._answers += 1
         if self._answers > self.limits.answers_queued:
             # RFC 9113 §10.5 [answers-bounded]
@@ -965,7 +982,6 @@ class Connection:
                 ErrorCode.ENHANCE_YOUR_CALM,
                 f"{self.limits.answers_queued} answers wait unread",
             )
-        lane.append(frame)
 
     # -- faults of the peer ----------------------------------------------------------------
 
@@ -995,7 +1011,8 @@ class Connection:
     def _reset_for(self, error: PeerError, events: list[Event]) -> None:
         # RFC 9113 §5.4.2 [stream-error]
         frame = RstStreamFrame(error.stream_id, error.error_code)
-        self._answer(frame.encode(), self._control)
+        self._count_answer()
+        self._queue_control(frame.encode())
         self._count_cut_short()
         stream = self.streams.get(error.stream_id)
         left = 0 if stream is None else max(0, stream.receive_window.size)
@@ -1261,7 +1278,8 @@ class Connection:
         if highest != window or latest != window:
             self._resize_send_windows(highest - window, latest - highest)
         # RFC 9113 §6.5.3 [settings-ack], §3.4 [preface-acknowledged]
-        self._answer(_SETTINGS_ACK, self._control)
+        self._count_answer()
+        self._queue_control(_SETTINGS_ACK)
         events.append(ev.SettingsReceived(dict(changes)))
 
     def _resize_send_windows(self, up: int, down: int) -> None:
@@ -1283,7 +1301,8 @@ class Connection:
         opaque_data = bytes(frame.opaque_data)
         if not frame.ack:
             # RFC 9113 §6.7 [ping-ack], [ping-ack-first]
-            self._answer(PingFrame(opaque_data, ack=True).encode(), self._urgent)
+            self._count_answer()
+            self._queue_urgent(PingFrame(opaque_data, ack=True).encode())
             if self._answers > PINGS_IN_FLIGHT_MAX:  # who measures waits for what was asked before
                 self._count_chatter()
             events.append(ev.PingReceived(opaque_data))
@@ -1294,6 +1313,8 @@ class Connection:
             self._count_chatter()
             events.append(ev.UnknownPingAcked(opaque_data))
             return
+        if not self._pings:
+            self._pings = NO_ENTRIES
         asked_at, sent_at = times
         if sent_at is None:  # an ack of what has not left: the peer guesses
             sent_at = now
@@ -1436,6 +1457,8 @@ class Connection:
             oldest = next(iter(self._resets))
             if self._resets.pop(oldest) >= 0:
                 self._forgotten = max(self._forgotten, oldest)
+        if not self._resets:
+            self._resets = {}
         self._resets[stream_id] = left
 
     def _note_skipped(self, stream_id: int) -> None:
@@ -1456,13 +1479,17 @@ class Connection:
     def _credit_connection(self, octets: int) -> None:
         increment = self._receive_window.consume(octets)
         if increment:
-            self._credit[0] = self._credit.get(0, 0) + increment
+            self._queue_credit(0, increment)
 
     def _credit_stream(self, stream: Stream, octets: int) -> None:
         increment = stream.receive_window.consume(octets)
         if increment and stream.state in (OPEN, HALF_CLOSED_LOCAL):
-            stream_id = stream.stream_id
-            self._credit[stream_id] = self._credit.get(stream_id, 0) + increment
+            self._queue_credit(stream.stream_id, increment)
+
+    def _queue_credit(self, stream_id: int, increment: int) -> None:
+        if not self._credit:
+            self._credit = {}
+        self._credit[stream_id] = self._credit.get(stream_id, 0) + increment
 
 
 # What may be said about a stream that is not open.

@@ -63,7 +63,6 @@ class Driver:
         self.pool = pool
         self._dial = dial
         self._alarm = _Alarm()
-        self._links: dict[Member, Link] = {}
         self._dials: dict[Member, Any] = {}
         self._members: dict[Source, Member] = {}  # of links and dials
         self._happened: deque[tuple[Source, list[Any]]] = deque()  # and not told the pool yet
@@ -152,6 +151,11 @@ class Driver:
         )
 
     @property
+    def links(self) -> dict[Member, Link]:
+        """Those that are open, or linger, by member."""
+        return {m: source for source, m in self._members.items() if isinstance(source, Link)}
+
+    @property
     def is_idle(self) -> bool:
         """No connection and no dial is left, those that only linger included."""
         return not self._members
@@ -160,10 +164,10 @@ class Driver:
         """End what is left at once; close the pool before, which tells those who wait."""
         for dial in self._dials.values():
             dial.close()
-        for link in self._links.values():
+        for member, link in self.links.items():
             link.end("closed here")
+            member.link = None
         self._dials.clear()
-        self._links.clear()
         self._members.clear()
         self.loop.set_deadline(self._alarm, None)
 
@@ -171,7 +175,7 @@ class Driver:
         """In a child process: close its copies of the descriptors, and tell nobody."""
         for dial in list(self._dials.values()):
             dial.close_after_fork()
-        for link in list(self._links.values()):
+        for link in self.links.values():
             link.transport.close()  # and no unregistering: that would reach into the parent's epoll
         self.loop.close()
 
@@ -203,17 +207,17 @@ class Driver:
             address = address_text(transport.address)
             self.pool.reached(member, transport.protocol, address, transport.tls_version, now)
             link = Link(self.loop, transport, member.connection)
-            self._links[member] = link
+            member.link = link
             self._members[link] = member
         else:
             self.pool.dial_failed(member, outcome.error, now)
 
     def _forget(self, member: Member, link: Link) -> None:
-        self._links.pop(member, None)
+        member.link = None
         self._members.pop(link, None)
 
     def _diagnose(self, member: Member) -> str:
-        link = self._links.get(member)
+        link: Link | None = member.link
         return "unknown" if link is None else link.transport.path_state()
 
     def _stage(self, member: Member) -> str:
@@ -222,7 +226,7 @@ class Driver:
 
     def transport_of(self, member: Member) -> Any:
         """The member's `Transport`, None while it has none."""
-        link = self._links.get(member)
+        link: Link | None = member.link
         return None if link is None else link.transport
 
     # -- what is to be done --------------------------------------------------------------------
@@ -235,7 +239,7 @@ class Driver:
             while orders:
                 order = orders.popleft()
                 if type(order) is Send:  # nine of ten
-                    link = self._links.get(order.member)
+                    link = order.member.link
                     if link is not None:
                         self.loop.touched[link] = None
                     continue
@@ -246,7 +250,7 @@ class Driver:
                     carry(self, order.member)  # type: ignore[attr-defined]
 
     def _on_finish(self, member: Member) -> None:
-        link = self._links.get(member)
+        link: Link | None = member.link
         if link is not None:
             link.finish()
 
@@ -254,7 +258,7 @@ class Driver:
         dial = self._forget_dial(member)
         if dial is not None:
             dial.close()
-        link = self._links.get(member)
+        link: Link | None = member.link
         if link is not None:
             self._forget(member, link)
             link.abort()

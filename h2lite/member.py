@@ -11,7 +11,7 @@ from .health import DEAD, SUSPECT
 from .memo import NO_MEMO
 from .retry import Backoff, Bucket
 from .settings import SettingId
-from .value import NOTHING
+from .value import NO_ENTRIES, NOTHING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Member:
     connection   the sans-IO `Connection`
     health       its `Health`
     send         the pool's order to send what it has; one for all times
+    link         what carries it, None where nothing does: the driver's
     draining     takes no new requests: a GOAWAY or RST_STREAM PROTOCOL_ERROR came, or its stream
                  identifiers are used up
     address      of the peer as text, "" until it is reached
@@ -85,6 +86,7 @@ class Member:
         "connection",
         "health",
         "send",
+        "link",
         "draining",
         "address",
         "protocol",
@@ -115,15 +117,16 @@ class Member:
         self.connection: Connection | Http1Connection = connection
         self.health = health
         self.send: Any = None
+        self.link: Any = None
         self.draining = False
         self.address = ""
         self.protocol = ""
         self.tls_version: str | None = None
         self.error: H2liteError | None = None
         self.state = health.state  # as it was last told
-        self.calls: dict[int, Call] = {}  # by stream, those whose HEADERS are encoded
+        self.calls: dict[int, Call] = NO_ENTRIES  # by stream, those whose HEADERS are encoded
         self.unsent: deque[Call] = NOTHING  # given to the connection, in its order
-        self.pings: dict[bytes, Ping] = {}
+        self.pings: dict[bytes, Ping] = NO_ENTRIES
         self.probe = b""  # the health probe's value, b"": none is out
         self.late_probe = b""  # of a probe that other octets have ended, its ack still to come
         self.held = 0  # slots of streams that were cancelled while a probe was out
@@ -152,13 +155,16 @@ class Member:
         self.unsent.append(call)
 
     def take_sent(self) -> Call | None:
-        """The next call whose HEADERS have left, once."""
+        """The next call whose HEADERS have left, once; it stands in `calls` from now on."""
         unsent = self.unsent
         if not unsent or not unsent[0].stream.stream_id:  # type: ignore[union-attr]
             return None
         call = unsent.popleft()
         if not unsent:
             self.unsent = NOTHING
+        if not self.calls:
+            self.calls = {}
+        self.calls[call.stream.stream_id] = call  # type: ignore[union-attr]
         return call
 
     def __str__(self) -> str:

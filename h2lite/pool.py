@@ -54,7 +54,7 @@ from .retry import (
     Backoff,
 )
 from .timers import Timers
-from .value import NOTHING
+from .value import NO_ENTRIES, NOTHING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -347,6 +347,8 @@ class Pool:
         ping = Ping(member, timeout_s, now)
         ping.opaque_data = member.next_opaque()
         self._send_ping(member, ping.opaque_data, now)
+        if not member.pings:
+            member.pings = {}
         member.pings[ping.opaque_data] = ping
         self._arm_at(member, ping.deadline)
         return ping
@@ -479,7 +481,6 @@ class Pool:
             assert call.stream is not None
             call.sent_at = now
             self._progressed(call, now)
-            member.calls[call.stream.stream_id] = call
         if connection.message_sent:
             connection.message_sent = False
             health.sent(now)
@@ -862,6 +863,8 @@ class Pool:
 
     def _note_use(self, member: Member, now: float) -> None:
         """Requests came to a connection, left it, or wait for it."""
+        if not member.calls:
+            member.calls = NO_ENTRIES
         used = bool(member.calls or member.unsent) or self._is_waited_for(member)
         member.health.set_busy(used)
         if used or member.ready_at is None or member.health.state == DEAD:
@@ -1000,9 +1003,9 @@ class Pool:
         for ping in member.pings.values():
             ping.fail(error.again())
             self.orders.append(Deliver(ping))
-        member.pings.clear()
+        member.pings = NO_ENTRIES
         self._withdraw(member, now)
-        calls, member.calls = member.calls, {}
+        calls, member.calls = member.calls, NO_ENTRIES
         for call in calls.values():
             if not call.over:
                 self._lose(call, now, error)
@@ -1089,6 +1092,8 @@ class Pool:
     def _on_ping_acked(self, member: Member, event: ev.PingAcked, now: float) -> None:
         ping = member.pings.pop(event.opaque_data, None)
         if ping is not None:
+            if not member.pings:
+                member.pings = NO_ENTRIES
             ping.over = True
             ping.rtt_s = event.rtt_s
             ping.queued_s = event.queued_s

@@ -7,6 +7,7 @@ HPACK's tables and to the framer.  Grounds: RFC 9113 §6.5.
 from __future__ import annotations
 
 from .errors import ErrorCode, PeerError, UsageError
+from .value import NOTHING
 
 MAX_WINDOW_SIZE = 2**31 - 1
 MIN_MAX_FRAME_SIZE = 2**14
@@ -109,7 +110,7 @@ class LocalSettings:
     def __init__(self, of_server: bool) -> None:
         self._of_server = of_server
         self._values = [*_INITIAL]  # by identifier
-        self._unacked: list[tuple[tuple[int, int], ...]] = []
+        self._unacked: list[tuple[tuple[int, int], ...]] = NOTHING
 
     def __getitem__(self, identifier: int) -> int:
         """The value the peer has acknowledged."""
@@ -136,7 +137,7 @@ class LocalSettings:
                 check_setting(identifier, value, self._of_server)
             except PeerError as error:
                 raise UsageError(f"{error.message} is out of bounds") from None
-        self._unacked.append(settings)
+        self._unacked = [*self._unacked, settings]
 
     def acked(self) -> dict[int, int]:
         """Put the oldest SETTINGS frame in force; return what changed, with the values before.
@@ -147,7 +148,9 @@ class LocalSettings:
         if not self._unacked:
             raise PeerError(ErrorCode.PROTOCOL_ERROR, "SETTINGS ack without SETTINGS")
         before = [*self._values]
-        for identifier, value in self._unacked.pop(0):
+        oldest, *others = self._unacked
+        self._unacked = others or NOTHING
+        for identifier, value in oldest:
             if identifier in INITIAL_VALUES:
                 self._values[identifier] = value
         return {key: before[key] for key in INITIAL_VALUES if before[key] != self._values[key]}

@@ -730,7 +730,7 @@ class VirtualPeer:
         server, now = self.server, self.server.world.clock.now
         server.pings.append((now, self.line, opaque_data))
         if not server.acks_pings:
-            self.connection._urgent.clear()
+            self.connection._urgent = []
         if server.ping_gap_s:
             self._police(now)
 
@@ -797,7 +797,7 @@ class VirtualPeer:
             with suppress(BrokenPipeError):
                 self.line.server.send(b"".join(octets))
         else:
-            self.connection._control.append(b"".join(octets))
+            self.connection._queue_control(b"".join(octets))
             self._flush()
 
     def goaway(

@@ -655,7 +655,7 @@ class Simulation:
 
     def _note_lines(self) -> None:
         now = self.world.clock.now
-        for member, link in self.world.driver._links.items():
+        for member, link in self.world.driver.links.items():
             if member not in self.lines:
                 line = link.transport.line  # type: ignore[attr-defined]
                 self.lines[member] = line
@@ -875,12 +875,12 @@ class Simulation:
                 raise self._broken("clean", f"requests {left} are over and still known")
             if any(call not in site.calls for call in site.queue):
                 raise self._broken("clean", "a request waits and is not known")
-        for member, link in driver._links.items():
+        for member, link in driver.links.items():
             if link.ended or (member not in members and not link._finishing):
                 raise self._broken("clean", f"the link of {member} is left")
         if any(member not in members for member in driver._dials):
             raise self._broken("clean", "a dial is left")
-        if len(driver._members) != len(driver._links) + len(driver._dials):
+        if len(driver._members) != len(driver.links) + len(driver._dials):
             raise self._broken("clean", "the driver's tables disagree")
 
     def _check_ended(self) -> None:

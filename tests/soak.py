@@ -176,7 +176,7 @@ def tables(pool: ConnectionPool) -> dict[str, int]:
     with engine.lock:
         sites = list(inner._sites.values())
         members = inner.members
-        links, dials = engine.driver._links, engine.driver._dials
+        links, dials = engine.driver.links, engine.driver._dials
         return {
             "requests": sum(len(site.calls) + len(site.queue) for site in sites),
             "on connections": sum(len(member.calls) + len(member.unsent) for member in members),
@@ -198,7 +198,7 @@ def closed_tables(pool: ConnectionPool) -> dict[str, int]:
         **tables(pool),
         "connections": len(pool._pool.members),
         "sources": len(driver._members),
-        "links": len(driver._links),
+        "links": len(driver.links),
         "dials": len(driver._dials),
     }
 

@@ -468,8 +468,8 @@ def test_what_is_held_is_found_wherever_it_is():
     core = Connection(client=False)
     before = held(core)
 
-    core._control.append(bytes(1000))
-    core._resets.update(dict.fromkeys(range(50), 0))
+    core._queue_control(bytes(1000))
+    core._resets = dict.fromkeys(range(50), 0)
     core._framer._held = [b"abc", b"def"]
 
     after = held(core)

@@ -221,7 +221,7 @@ def test_a_ping_whose_connection_ends_sums_up_and_says_why(capsys, error_code, c
         peer.flush()
         peer.until(PingReceived)
         peer.core.goaway(error_code, b"enough")
-        peer.core._urgent.clear()  # the answer
+        peer.core._urgent = []  # the answer
         peer.flush()
 
     with peering(leave) as peer:

@@ -725,7 +725,7 @@ def test_a_request_that_moves_is_an_event(monkeypatch):
     ):
         connection = pool.connect(peer.url)
         first = pool.submit("GET", peer.url)
-        link = pool._engine.driver._links[connection._member]
+        link = pool._engine.driver.links[connection._member]
         link._blocked = True  # as if the socket were full: the second cannot leave
         second = pool.submit("POST", peer.url)
         both_asked.set()

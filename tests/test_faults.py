@@ -130,7 +130,7 @@ def assert_nothing_is_left(pool: ConnectionPool) -> None:
     engine, driver = pool._engine, pool._engine.driver
     assert (pool._pool.members, len(pool._pool.timers), len(engine.loop._timers)) == ([], 0, 0)
     assert (engine.watchers, engine.fed, engine._waiting, len(engine._jobs)) == ({}, {}, {}, 0)
-    assert (driver._links, driver._dials, driver._members) == ({}, {}, {})
+    assert (driver.links, driver._dials, driver._members) == ({}, {}, {})
     assert (engine.loop._masks, engine._driving) == ({}, None)
 
 

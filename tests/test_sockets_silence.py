@@ -90,7 +90,7 @@ def transport_of(pool: ConnectionPool) -> Any:
 
 def is_blocked(pool: ConnectionPool) -> bool:
     """Octets are framed that the socket has refused."""
-    links = list(pool._engine.driver._links.values())
+    links = list(pool._engine.driver.links.values())
     return any(link.queued for link in links)
 
 
@@ -513,7 +513,7 @@ def uploading(pool: ConnectionPool) -> Iterator[tuple[Any, Any]]:
         greeted = threads.submit(lambda: greet(listener.accept()[0]))
         pool.connect(f"http://127.0.0.1:{port}")
         with greeted.result(PATIENCE_S).sock:
-            (link,) = pool._engine.driver._links.values()
+            (link,) = pool._engine.driver.links.values()
             until(lambda: link.connection._send_window.size == WINDOW_MAX)
             namespace.drop(port)
             url = f"http://127.0.0.1:{port}/"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from h2lite.value import Value
+import operator
+
+import pytest
+
+from h2lite.value import NO_ENTRIES, Value
 
 
 class Point(Value):
@@ -66,3 +70,15 @@ def test_repr_names_each_slot_the_bases_first():
 
 def test_a_value_takes_no_attribute_beside_its_slots():
     assert not hasattr(Point(1, 2), "__dict__")
+
+
+def test_what_stands_for_no_entries_takes_none():
+    for put in (
+        lambda: operator.setitem(NO_ENTRIES, 1, 2),
+        lambda: NO_ENTRIES.update({1: 2}),
+        lambda: NO_ENTRIES.setdefault(1, 2),
+    ):
+        with pytest.raises(TypeError):
+            put()
+
+    assert (len(NO_ENTRIES), NO_ENTRIES.get(1), NO_ENTRIES.pop(1, 3)) == (0, None, 3)
