@@ -14,6 +14,8 @@ with a line of JSON (go/crowd.go does the same for Go):
 PERIOD is the silence in seconds before a PING, 0: none.  The server is tests/crowd_server.py.
 
     h2lite    a ConnectionPool as it comes, its checks made by its thread
+    h2lite, one origin   the same, but all connections lead to the first address: what a connection
+              takes without what the pool keeps of an origin
     h2        the h2 library's connections in one selectors loop that PINGs each once a second; it
               judges nothing, and a connection that does not answer would never be missed
     httpx     a Client with HTTP/2; it knows no checks, so it is asked what it holds alone
@@ -36,6 +38,9 @@ from itertools import islice
 from typing import Any, Protocol
 
 from tests.crowd import CONTENT, allow_descriptors, crowd_urls, resident_octets
+
+from .crowds import ONE_ORIGIN, OURS
+from .ping_many import dial
 
 PING_TIMEOUT_S = 5.0
 TIMEOUT_S = 10.0
@@ -82,6 +87,24 @@ class OurClient:
         if stats["deaths"] or stats["suspects"]:
             raise AssertionError(f"connections were suspected, or died: {stats}")
         return int(stats["pings_acked"])
+
+
+class OneOriginClient(OurClient):
+    """The same, its connections to one origin."""
+
+    def connect(self, urls: list[str]) -> None:
+        if not self._pool.connections:
+            self._pool.connect(urls[0])
+            self._url = urls[0]
+            urls = urls[1:]
+        dial(self._pool, self._url, len(urls))
+        while not all(one.state == "LIVE" for one in self._pool.connections):
+            time.sleep(0.01)
+        self._count = len(urls)
+
+    def request(self) -> None:
+        for connection in self._pool.connections[-self._count or None :]:
+            assert connection.request("GET", "/").read() == CONTENT
 
 
 class H2Peer:
@@ -234,7 +257,8 @@ class GrpcioClient:
 
 
 CLIENTS: dict[str, type[Client]] = {
-    "h2lite": OurClient,
+    OURS: OurClient,
+    ONE_ORIGIN: OneOriginClient,
     "h2": H2Client,
     "httpx": HttpxClient,
     "grpcio": GrpcioClient,

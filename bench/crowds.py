@@ -17,6 +17,7 @@ from .figures import FOLDER, Options
 from .go_programs import GO_SOURCES
 
 OURS, GO, H2, HTTPX, GRPCIO = "h2lite", "go", "h2", "httpx", "grpcio"
+ONE_ORIGIN = "h2lite, one origin"
 MODULES = {H2: "h2", HTTPX: "httpx", GRPCIO: "grpc"}  # what a client in Python imports
 
 
@@ -50,7 +51,7 @@ class Crowds:
     def present(self, *names: str) -> list[str]:
         """Those that can be had; the peers only where they are asked for."""
         if not self._options.peers:
-            return [name for name in names if name == OURS]
+            return [name for name in names if name in (OURS, ONE_ORIGIN)]
         return [name for name in names if self._is_there(name)]
 
     def _is_there(self, name: str) -> bool:

@@ -1,7 +1,8 @@
 """How much memory does an idle connection take that is checked once a second?
 
-Timed: nothing. A client opens CONNECTIONS of them in cleartext, each to an origin of its own, and
-lets every one be checked; then it asks one GET on each, and lets them be checked again.  A figure
+Timed: nothing. A client opens CONNECTIONS of them in cleartext, each to an origin of its own (and
+h2lite once more, all to one: what the pool keeps of an origin is no part of that), and lets every
+one be checked; then it asks one GET on each, and lets them be checked again.  A figure
 is what the process has more than with a single connection that was used, for each of the others.
 
     heap       Python's, as tracemalloc counts it, in a process of its own; Go's, with the stacks of
@@ -25,7 +26,7 @@ from pathlib import Path
 from tests.crowd import crowd_server, lacking
 from tests.peers.servers import Ground
 
-from .crowds import GO, GRPCIO, H2, HTTPX, OURS, Crowd, Crowds
+from .crowds import GO, GRPCIO, H2, HTTPX, ONE_ORIGIN, OURS, Crowd, Crowds
 from .figures import OCTETS, SPLIT, Measured, Options, cores, measured, median_ratio, on_core
 
 PINNING = SPLIT
@@ -45,7 +46,7 @@ def measure(options: Options, connections: int = CONNECTIONS) -> list[Measured]:
     with on_core(ours), tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         port = stack.enter_context(crowd_server(theirs))
         crowds = Crowds(Ground(Path(folder)), port, options)
-        names = crowds.present(OURS, GO, H2, GRPCIO, HTTPX)
+        names = crowds.present(OURS, ONE_ORIGIN, GO, H2, GRPCIO, HTTPX)
         found: dict[tuple[str, str], list[float]] = {}
         for _ in range(max(1, options.rounds // ROUNDS_SHARE)):
             for name in names:

@@ -50,7 +50,7 @@ from .frames import (
     encode_header,
 )
 from .limits import DEFAULT_LIMITS, RESETS_PERIOD_S, Limits
-from .settings import UNLIMITED, LocalSettings, PeerSettings, SettingId
+from .settings import INITIAL_VALUES, UNLIMITED, LocalSettings, PeerSettings, SettingId
 from .stream import (
     CLOSED,
     HALF_CLOSED_LOCAL,
@@ -198,8 +198,10 @@ class Connection:
         self._began_at: float | None = None  # when the first octet left
         self._active_at: float | None = None  # when an octet last came, at first: left
 
-        self._encoder = FieldEncoder()
-        self._decoder = FieldDecoder(limits.field_section_octets)
+        # Of type FieldEncoder and FieldDecoder, once there is a field section: who only pings has
+        # no use for them.
+        self._encoder: Any = None
+        self._decoder: Any = None
         self._block: HeadersFrame | None = None  # whose CONTINUATIONs are still coming
         self._fragments: list[Octets] = NOTHING
         self._block_octets = 0  # in them
@@ -232,7 +234,8 @@ class Connection:
         # RFC 9113 §3.4 [preface-sent]: "begun" leaves before anything else can.
         self._begun = self._preface(settings or {})
         largest = self.local_settings.largest
-        self._decoder.set_table_size(largest(SettingId.HEADER_TABLE_SIZE))
+        if largest(SettingId.HEADER_TABLE_SIZE) != INITIAL_VALUES[SettingId.HEADER_TABLE_SIZE]:
+            self._block_decoder().set_table_size(largest(SettingId.HEADER_TABLE_SIZE))
         self._framer = Framer(largest(SettingId.MAX_FRAME_SIZE), from_client=not client)
         # What a new stream's receive window begins with: what we have announced, and what the
         # peer may use by now.
@@ -240,6 +243,16 @@ class Connection:
             self.local_settings.announced(SettingId.INITIAL_WINDOW_SIZE),
             largest(SettingId.INITIAL_WINDOW_SIZE),
         )
+
+    def _block_encoder(self) -> FieldEncoder:
+        if self._encoder is None:
+            self._encoder = FieldEncoder()
+        return self._encoder  # type: ignore[no-any-return]
+
+    def _block_decoder(self) -> FieldDecoder:
+        if self._decoder is None:
+            self._decoder = FieldDecoder(self.limits.field_section_octets)
+        return self._decoder  # type: ignore[no-any-return]
 
     def _preface(self, settings: dict[int, int]) -> bytes:
         """The octets every connection begins with, our SETTINGS among them."""
@@ -430,7 +443,7 @@ class Connection:
             raise UsageError("a server opens no streams")
         if not self.takes_requests:
             raise UsageError("the connection takes no new requests")
-        section = self._encoder.section(fields)
+        section = self._block_encoder().section(fields)
         check_request(section)
         self._check_section_size(section)
         stream = Stream(may_send_content=True)
@@ -452,7 +465,7 @@ class Connection:
         # RFC 9113 §8.1 [one-final-response]
         if self.client or stream.may_send_content or stream.state in (CLOSED, HALF_CLOSED_LOCAL):
             raise UsageError(f"stream {stream.stream_id} takes no response any more")
-        section = self._encoder.section(fields)
+        section = self._block_encoder().section(fields)
         # RFC 9113 §8.3 [malformed-not-sent]
         _refuse(section.response_fault())
         self._check_section_size(section)
@@ -482,7 +495,7 @@ class Connection:
     def takes_section(self, fields: Fields | Section) -> bool:
         """The peer takes a field section of that size."""
         limit = self.peer_settings[SettingId.MAX_HEADER_LIST_SIZE]
-        return self._encoder.section(fields).size <= limit
+        return self._block_encoder().section(fields).size <= limit
 
     def _check_section_size(self, section: Section) -> None:
         # RFC 9113 §6.5.2 [header-list-size-kept]: advice, but who ignores it is refused.
@@ -511,7 +524,7 @@ class Connection:
     def send_trailers(self, stream: Stream, fields: Fields | Section) -> None:
         """Queue the trailer section that ends the stream, behind its content."""
         self._check_open_for_sending()
-        section = self._encoder.section(fields)
+        section = self._block_encoder().section(fields)
         # RFC 9113 §8.3 [malformed-not-sent]
         _refuse(section.trailers_fault())
         self._check_section_size(section)
@@ -605,7 +618,7 @@ class Connection:
             # later call might come to give it back.
             self._credit_stream(stream, 0)
         if table != before[1]:
-            self._decoder.set_table_size(table)
+            self._block_decoder().set_table_size(table)
 
     def ping(self, opaque_data: bytes, now: float) -> None:
         """Queue one PING; its answer arrives later as PingAcked.
@@ -856,7 +869,7 @@ class Connection:
 
     def _encode_section(self, stream_id: int, section: Section, end_stream: bool) -> bytes:
         """HEADERS and as many CONTINUATIONs as the peer's MAX_FRAME_SIZE asks for."""
-        block = self._encoder.encode(section)
+        block: bytes = self._block_encoder().encode(section)
         size = self.peer_settings[SettingId.MAX_FRAME_SIZE]
         if len(block) <= size:
             return HeadersFrame(stream_id, block, end_stream).encode()
@@ -1129,7 +1142,7 @@ class Connection:
     def _on_field_block(self, frame: HeadersFrame, block: bytes, events: list[Event]) -> None:
         # RFC 9113 §4.3 [always-decoded], §5.4 [connection-error-first]: before anything else can
         # refuse the frame.
-        section = self._decoder.decode(block)
+        section = self._block_decoder().decode(block)
         self._lines += len(section.fields)
         stream_id, end_stream = frame.stream_id, frame.end_stream
         stream = self.streams.get(stream_id)
@@ -1273,7 +1286,7 @@ class Connection:
             if identifier == SettingId.INITIAL_WINDOW_SIZE:
                 highest, latest = max(highest, value), value
             elif identifier == SettingId.HEADER_TABLE_SIZE:
-                self._encoder.set_table_size(value)
+                self._block_encoder().set_table_size(value)
         # RFC 9113 §10.5 [settings-work-bounded]: one frame may change it 2700 times.
         if highest != window or latest != window:
             self._resize_send_windows(highest - window, latest - highest)

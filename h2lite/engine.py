@@ -244,7 +244,8 @@ class Engine:
                         self._turned_at = began
                         self.driver.end(ready, began)
                         self._tell()
-                    is_done = done() or (watcher is not None and watcher.wants_step)
+                    # As it is now: without the lock, what `done` looks at changes.
+                    is_done = bool(done() or (watcher is not None and watcher.wants_step))
                     ends = is_done or late or self._closed
                     drives = self._driving is None or self._driving == me
                     if ends:
@@ -274,7 +275,7 @@ class Engine:
                 if self._jobs and ready is None:
                     self._run_jobs(me)
                 if ends:
-                    return bool(is_done)
+                    return is_done
         except BaseException:
             with self._lock:
                 if place is not None:

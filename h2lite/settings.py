@@ -6,6 +6,8 @@ HPACK's tables and to the framer.  Grounds: RFC 9113 §6.5.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .errors import ErrorCode, PeerError, UsageError
 from .value import NOTHING
 
@@ -43,7 +45,13 @@ INITIAL_VALUES = {
 
 
 # The same by identifier; there is no setting 0.
-_INITIAL = [INITIAL_VALUES.get(identifier, 0) for identifier in range(max(INITIAL_VALUES) + 1)]
+_INITIAL = tuple(INITIAL_VALUES.get(number, 0) for number in range(max(INITIAL_VALUES) + 1))
+
+
+@lru_cache(maxsize=64)
+def _shared(values: tuple[int, ...]) -> tuple[int, ...]:
+    """The same values, which most connections of a process have, as one object."""
+    return values
 
 
 def setting_name(identifier: int) -> str:
@@ -109,7 +117,7 @@ class LocalSettings:
 
     def __init__(self, of_server: bool) -> None:
         self._of_server = of_server
-        self._values = [*_INITIAL]  # by identifier
+        self._values = _INITIAL
         self._unacked: list[tuple[tuple[int, int], ...]] = NOTHING
 
     def __getitem__(self, identifier: int) -> int:
@@ -147,13 +155,14 @@ class LocalSettings:
         # RFC 9113 §6.5.3 [settings-ack-order]
         if not self._unacked:
             raise PeerError(ErrorCode.PROTOCOL_ERROR, "SETTINGS ack without SETTINGS")
-        before = [*self._values]
+        before, values = self._values, [*self._values]
         oldest, *others = self._unacked
         self._unacked = others or NOTHING
         for identifier, value in oldest:
             if identifier in INITIAL_VALUES:
-                self._values[identifier] = value
-        return {key: before[key] for key in INITIAL_VALUES if before[key] != self._values[key]}
+                values[identifier] = value
+        self._values = _shared(tuple(values))
+        return {key: before[key] for key in INITIAL_VALUES if before[key] != values[key]}
 
     def announced(self, identifier: int) -> int:
         """The value we asked for last, acknowledged or not."""

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-CANCELLED_MAX = 64  # beside one for each that waits, before the heap is swept
+CANCELLED_MAX = 64  # beside one for four that wait, before the heap is swept
 
 
 class Timers:
@@ -50,7 +50,7 @@ class Timers:
         entry = entries[item] = [deadline, self._count, item]
         heap = self._heap
         heappush(heap, entry)
-        if len(heap) > 2 * len(entries) + CANCELLED_MAX:
+        if len(heap) > len(entries) + len(entries) // 4 + CANCELLED_MAX:
             self._heap = [entry for entry in heap if entry[2] is not None]
             heapify(self._heap)
 

@@ -12,6 +12,7 @@ import selectors
 import socket
 import struct
 import sys
+from functools import lru_cache
 
 from .errors import TLSError, UsageError
 from .value import Value
@@ -58,7 +59,12 @@ def address_text(address: Address) -> str:
         return f"unix:{address.decode('utf-8', 'backslashreplace')}"
     if isinstance(address, str):
         return f"unix:{address}"
-    host, port = address[0], address[1]
+    return _tcp_text(address[0], address[1])
+
+
+@lru_cache(maxsize=64)
+def _tcp_text(host: str, port: int) -> str:
+    # One text for all connections to one address: each keeps it.
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

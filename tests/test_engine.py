@@ -90,6 +90,21 @@ def test_a_driver_that_leaves_hands_over_to_one_that_waits():
         assert not short.is_alive()
 
 
+def test_what_a_wait_is_for_counts_as_it_was_under_the_lock(monkeypatch):
+    """The background thread looks at a table that another thread may empty a moment later."""
+    with ConnectionPool(background=False) as pool:
+        engine, waiting = pool._engine, [object()]
+        leave = engine._leave
+
+        def leave_and_empty(me: int) -> None:
+            leave(me)
+            waiting.clear()
+
+        monkeypatch.setattr(engine, "_leave", leave_and_empty)
+        assert engine.wait(lambda: waiting) is True
+        monkeypatch.undo()
+
+
 def test_an_interrupted_driver_costs_its_connection_and_hands_over():
     """Ctrl-C between a recv and its meaning; another thread's GET is repeated elsewhere."""
     armed: list[int] = []
