@@ -584,8 +584,9 @@ class PooledConnection:
 
     def _check_alive(self) -> None:
         """Under the lock."""
-        self._pool._engine.check_usable()
-        if self._owns_pool and self._pool.is_closed:
+        pool = self._pool
+        pool._engine.check_usable()
+        if self._owns_pool and pool._pool.closed:
             raise UsageError(f"{self} is closed")
         if self._member.error is not None:
             raise self._pool._told(self._member.error)

@@ -48,6 +48,7 @@ from .frames import (
     UnknownFrame,
     WindowUpdateFrame,
     encode_header,
+    encode_ping,
 )
 from .limits import DEFAULT_LIMITS, RESETS_PERIOD_S, Limits
 from .settings import INITIAL_VALUES, UNLIMITED, LocalSettings, PeerSettings, SettingId
@@ -628,12 +629,13 @@ class Connection:
         Raises UsageError on a closed connection, for a value in flight, or when
         PINGS_IN_FLIGHT_MAX wait; nothing is queued then.  Source: RFC 9113 §6.7.
         """
-        self._check_open_for_sending()
+        if self.closed:
+            self._check_open_for_sending()
         if opaque_data in self._pings:
             raise UsageError(f"PING value 0x{opaque_data.hex()} is still in flight")
         if len(self._pings) >= PINGS_IN_FLIGHT_MAX:
             raise UsageError(f"{PINGS_IN_FLIGHT_MAX} PINGs are in flight already")
-        self._queue_urgent(PingFrame(opaque_data).encode())
+        self._queue_urgent(encode_ping(opaque_data))
         if not self._pings:
             self._pings = {}
         self._pings[opaque_data] = (now, None)
@@ -1315,7 +1317,7 @@ class Connection:
         if not frame.ack:
             # RFC 9113 §6.7 [ping-ack], [ping-ack-first]
             self._count_answer()
-            self._queue_urgent(PingFrame(opaque_data, ack=True).encode())
+            self._queue_urgent(encode_ping(opaque_data, ack=True))
             if self._answers > PINGS_IN_FLIGHT_MAX:  # who measures waits for what was asked before
                 self._count_chatter()
             events.append(ev.PingReceived(opaque_data))

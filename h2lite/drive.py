@@ -84,8 +84,7 @@ class Driver:
 
     def begin(self, deadline: float | None) -> tuple[float, float | None]:
         """Send what waits; return the instant, and how long `Loop.select` may wait."""
-        if self._has_work:
-            self.flush()
+        self.flush()
         began = self.loop.clock()
         # Somebody is to hear of what was told before anything is waited for.
         waits = not self.told and not self._happened
@@ -110,8 +109,7 @@ class Driver:
         if due is not None:
             self.flush()
             self.pool.handle_deadline(due)
-        if self._has_work:
-            self.flush()
+        self.flush()
 
     def recover(self) -> None:
         """After an exception: tell the pool of what that cost; no deadline is judged."""
@@ -137,18 +135,6 @@ class Driver:
             if due != self._alarm.armed:
                 self._alarm.armed = due
                 self.loop.set_deadline(self._alarm, due)
-
-    @property
-    def _has_work(self) -> object:
-        """`flush` has something to do."""
-        pool = self.pool
-        return (
-            pool.orders
-            or self.loop.touched
-            or self._orders
-            or pool.timers.changed
-            or self._alarm.armed is None
-        )
 
     @property
     def links(self) -> dict[Member, Link]:

@@ -267,7 +267,12 @@ class Engine:
                 ready = None
                 if not ends:
                     if drives:
-                        ready = self._select(patience)
+                        try:
+                            ready = self.loop.select(patience)
+                        except (OSError, ValueError):
+                            if not self._closed:  # by a signal handler, in the middle of the wait
+                                raise
+                            ready = []
                     elif place is not None:
                         self._stand(place, deadline)
                         late = deadline is not None and clock() >= deadline
@@ -287,15 +292,6 @@ class Engine:
                 finally:
                     self._leave(me)
             raise
-
-    def _select(self, patience: float | None) -> list[Any]:
-        """Wait for the selector; without the lock."""
-        try:
-            return self.loop.select(patience)
-        except (OSError, ValueError):
-            if not self._closed:  # by a signal handler, in the middle of the wait
-                raise
-            return []
 
     def _patience(self, patience: float | None) -> float | None:
         """Nobody waits for anything while something is to be called."""

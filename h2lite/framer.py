@@ -24,6 +24,7 @@ from .frames import (
     decode_frame,
 )
 from .settings import MIN_MAX_FRAME_SIZE
+from .value import NOTHING
 
 # RFC 9113 §3.4 [client-preface]
 CLIENT_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -75,7 +76,7 @@ class Framer:
         self._at = 0
         # An unfinished frame is held as the pieces it came in, and joined once it is whole:
         # joining at every recv would cost the square of its size.
-        self._held: list[bytes | bytearray] = []
+        self._held: list[bytes | bytearray] = NOTHING
         self._held_octets = 0
         self._needed = 0
 
@@ -92,7 +93,7 @@ class Framer:
             if self._held_octets < self._needed:
                 return
             data = b"".join(self._held)
-            self._held.clear()
+            self._held = NOTHING
             self._held_octets = 0
             self.half = False
         self._data = data
@@ -176,7 +177,7 @@ class Framer:
         self._data = b""
         self._size = self._at = 0
         if rest:
-            self._held.append(rest)
+            self._held = [rest]
             self._held_octets = len(rest)
             self._needed = needed
 

@@ -503,6 +503,13 @@ _PING_HEADER = encode_header(0x6, 0, 0, 8)
 _PING_ACK_HEADER = encode_header(0x6, FLAG_ACK, 0, 8)
 
 
+def encode_ping(opaque_data: Octets, ack: bool = False) -> bytes:
+    """One PING's octets.  Raises UsageError unless there are 8 of opaque data."""
+    if len(opaque_data) != 8:
+        raise UsageError(f"opaque_data of {len(opaque_data)} octets, want 8")
+    return (_PING_ACK_HEADER if ack else _PING_HEADER) + opaque_data
+
+
 class PingFrame(Frame):
     """PING: is the peer alive, and how far away?  (RFC 9113 §6.7)
 
@@ -524,13 +531,12 @@ class PingFrame(Frame):
         self.ack = ack
 
     def encode(self) -> bytes:
-        if len(self.opaque_data) != 8:
-            raise UsageError(f"opaque_data of {len(self.opaque_data)} octets, want 8")
-        return (_PING_ACK_HEADER if self.ack else _PING_HEADER) + self.opaque_data
+        return encode_ping(self.opaque_data, self.ack)
 
     @classmethod
     def decode(cls, flags: int, stream_id: int, payload: Octets) -> PingFrame:
-        _on_connection("PING", stream_id)
+        if stream_id:
+            _on_connection("PING", stream_id)
         # RFC 9113 §6.7 [ping-length]
         if len(payload) != 8:
             raise PeerError(ErrorCode.FRAME_SIZE_ERROR, f"PING of {len(payload)} octets, want 8")

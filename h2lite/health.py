@@ -342,7 +342,8 @@ class Health:
         """The socket has taken the PING that was ordered: from here on its ack is awaited."""
         if self.state in (PROBING, SUSPECT) and self._hard_due is None:
             self._hard_due = now + self.policy.ping_timeout
-            self.sooner = True
+            if self._told is None or self._hard_due < self._told:  # seldom: doubt comes first
+                self.sooner = True
             if self.soft_s >= self.policy.ping_timeout:
                 self._soft_due = None  # both fall together: the verdict alone is judged
 

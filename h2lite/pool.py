@@ -1061,7 +1061,10 @@ class Pool:
         if not member.probe and not member.late_probe and not member.pings:
             member.health.heard(now)
             return
-        acked = {event.opaque_data: event for event in events if type(event) is ev.PingAcked}
+        acked: dict[bytes, ev.PingAcked] = {}
+        for event in events:
+            if type(event) is ev.PingAcked:
+                acked[event.opaque_data] = event
         ack = acked.get(member.probe)
         member.health.heard(now, None if ack is None else ack.rtt_s)
         for opaque_data, ping in member.pings.items():
