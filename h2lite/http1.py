@@ -66,6 +66,7 @@ class Http1Connection:
     goaway_received  None: HTTP/1.1 has no GOAWAY
     """
 
+    client = True
     __slots__ = (
         "limits",
         "streams",

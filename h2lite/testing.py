@@ -26,6 +26,7 @@ from .loop import READ, WRITE, Loop, Source
 from .orders import Deliver, Rewind
 from .origin import Origin
 from .pool import Pool
+from .transport import RECV_OCTETS
 from .value import Value
 
 TYPE_CHECKING = False
@@ -362,7 +363,8 @@ class VirtualTransport:
 
     protocol = "h2"
     tls_version = None
-    committed = False
+    committed = b""
+    recv_octets = RECV_OCTETS
     cut_off = False
     address = ("virtual", 0)
 

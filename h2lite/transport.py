@@ -237,9 +237,10 @@ class Transport:
 
     protocol    what is spoken over it: "h2c" or "http/1.1"; under TLS "h2" or "http/1.1"
     committed   octets that wait inside the transport; call `push` when the socket is writable
+    recv_octets most that one recv gives; TLS gives one record's
     """
 
-    __slots__ = ("sock", "address", "tap", "protocol")
+    __slots__ = ("sock", "address", "tap", "protocol", "recv_octets")
     committed = b""
 
     def __init__(
@@ -249,6 +250,7 @@ class Transport:
         self.address = address
         self.tap = tap
         self.protocol = protocol
+        self.recv_octets = RECV_OCTETS
 
     @property
     def tls_version(self) -> str | None:
@@ -266,7 +268,7 @@ class Transport:
         Raises OSError when the connection is broken, TLSBroken where it is not the socket's fault.
         """
         try:
-            data = self.sock.recv(RECV_OCTETS)
+            data = self.sock.recv(self.recv_octets)
         except (BlockingIOError, InterruptedError):
             return None
         if self.tap is not None:

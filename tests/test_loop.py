@@ -22,11 +22,27 @@ from h2lite.events import (
     SettingsReceived,
 )
 from h2lite.framer import CLIENT_PREFACE, Framer
-from h2lite.frames import DataFrame, GoAwayFrame, HeadersFrame, PingFrame, SettingsFrame
+from h2lite.frames import (
+    DataFrame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
 from h2lite.limits import DEFAULT_LIMITS
-from h2lite.loop import LINGER_S, READ, WORK_A_TURN, WRITE, Link, Loop, Source
+from h2lite.loop import (
+    LINGER_S,
+    READ,
+    RECV_OCTETS_MAX,
+    WORK_A_TURN,
+    WRITE,
+    Link,
+    Loop,
+    Source,
+)
 from h2lite.testing import Clock
-from h2lite.transport import TLSBroken, Transport, prepare
+from h2lite.transport import RECV_OCTETS, TLSBroken, Transport, prepare
 from h2lite.value import Value
 
 from .pair import GET, block, feed
@@ -413,6 +429,46 @@ def test_a_link_begins_with_its_preface_before_the_peer_has_said_a_word(loop, en
     assert octets.startswith(preface)
     assert octets[len(preface) + 3] == SettingsFrame.TYPE
     link.end("the test is over")
+
+
+class Flood(Transport):
+    """A socket whose every recv is as full as is asked for."""
+
+    octets = bytes.fromhex("003fff 00 00 00000001") + bytes(16383)  # DATA
+
+    def recv(self) -> bytes:
+        return (self.octets * (self.recv_octets // len(self.octets) + 1))[: self.recv_octets]
+
+
+@pytest.mark.parametrize(
+    ("client", "octets", "then"),
+    [
+        (True, Flood.octets, RECV_OCTETS_MAX),
+        (True, WindowUpdateFrame(0, 1).encode(), RECV_OCTETS),  # so many that they must wait
+        (False, Flood.octets, RECV_OCTETS),
+    ],
+)
+def test_a_client_reads_more_at_once_where_recv_was_full(loop, ends, client, octets, then):
+    core = Connection(client=client)
+    flood = Flood(ends[0], ("left", 1))
+    link = Link(loop, flood, core)
+    core.data_to_send(0.0)
+    core.receive_data((b"" if client else CLIENT_PREFACE) + PROLOGUE, 0.0)
+    flood.octets = octets
+
+    link.ready(READ, 0.0)
+
+    assert flood.recv_octets == then
+    link.end("the test is over")
+
+
+def test_a_client_reads_as_little_as_before_once_recv_is_not_full(link_ends):
+    link_ends.exchange()
+    link_ends.link.transport.recv_octets = RECV_OCTETS_MAX
+    link_ends.server.ping(b"12345678", 0.0)
+    link_ends.exchange()
+
+    assert link_ends.link.transport.recv_octets == RECV_OCTETS
 
 
 def test_the_peers_end_is_reported_once_and_closes_the_socket(link_ends, ends):
