@@ -199,9 +199,7 @@ class FieldEncoder:
         name, value = line
         secret = name in _NEVER_INDEXED
         literal = secret or self._is_passing(name, value)
-        octets = self._encoder.encode(
-            [(name, value, literal)], huffman=len(value) <= HUFFMAN_OCTETS_MAX
-        )
+        octets: bytes = self._encoder.add(line, literal, len(value) <= HUFFMAN_OCTETS_MAX)
         # RFC 7541 §6.2.1: 01 is a literal that goes into the table. §6.1: 1 is what is in a table.
         # Whatever else a line begins with leaves the tables alone, too.
         if octets[0] & 0xC0 == 0x40:
@@ -333,7 +331,7 @@ def _table_size_of(block: bytes) -> int:
 
 def section_size(fields: Lines) -> int:
     """Octets of a field section as MAX_HEADER_LIST_SIZE counts them (RFC 9113 §6.5.2)."""
-    return sum(len(name) + len(value) + 32 for name, value in fields)
+    return sum([len(name) + len(value) for name, value in fields]) + 32 * len(fields)
 
 
 def declared_length(fields: Lines) -> int | None:
