@@ -30,6 +30,8 @@ from .ping_servers import TIMEOUT_S, Target
 
 CORE = "core+loop"
 PUBLIC, THREADED, ALONE, EMBEDDED = "ping()", "ping(), thread", "ping(), alone", "poll()"
+SPINNING = "ping(), spin"
+SPIN_S = 0.0001
 RECV_OCTETS = 65536
 BLOCKED = (BlockingIOError, ssl.SSLWantReadError)
 
@@ -168,6 +170,14 @@ class PublicClient:
 
     def close(self) -> None:
         self._connection.close()
+
+
+class SpinningClient(PublicClient):
+    """The same, looking for SPIN_S before it sleeps."""
+
+    def __init__(self, target: Target) -> None:
+        self._connection = h2lite.connect(target.url, cafile=target.cafile, spin=SPIN_S)
+        self.ping()
 
 
 class ThreadedClient(PublicClient):

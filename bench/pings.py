@@ -12,7 +12,7 @@ ping_split.py has that.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,13 +21,14 @@ import pytest
 from tests.peers.servers import CLEAR, TLS, Ground
 
 from . import ping_rtt
-from .figures import SAME, Measured, Options, compare, cores, on_core
+from .figures import SAME, SPLIT, Measured, Options, compare, cores, on_core
 from .go_programs import GO_SOURCES
 from .ping_clients import (
     ALONE,
     CORE,
     EMBEDDED,
     PUBLIC,
+    SPINNING,
     THREADED,
     AloneClient,
     Client,
@@ -35,6 +36,7 @@ from .ping_clients import (
     EmbeddedClient,
     FloorClient,
     PublicClient,
+    SpinningClient,
     ThreadedClient,
 )
 from .ping_peers import (
@@ -60,10 +62,13 @@ CLIENTS: dict[str, type[Client]] = {
     THREADED: ThreadedClient,
     ALONE: AloneClient,
     EMBEDDED: EmbeddedClient,
+    SPINNING: SpinningClient,
     H2: H2Client,
     JH2: Jh2Client,
 }
 OURS = (FLOOR, CORE, PUBLIC, THREADED, ALONE, EMBEDDED)
+# Who looks again and again needs a core for it: on one core the server would wait for that.
+OURS_APART = (*OURS, SPINNING)
 PEERS = (GO, H2, H2_ASYNCIO, JH2)
 LIBRARIES = {H2: "h2", H2_ASYNCIO: "h2", JH2: "jh2"}  # what a peer needs of PyPI
 
@@ -107,17 +112,18 @@ def measure(options: Options, pinning: str = PINNING) -> list[Measured]:
                     options.absent.add(f"{server}: {reason}")
                     continue
                 what = f"{server} {security}"
-                results += compare_clients(f"ping {what}", ground, place, options)
+                clients = OURS_APART if pinning == SPLIT else OURS
+                results += compare_clients(f"ping {what}", clients, ground, place, options)
                 results += ping_rtt.measure(f"rtt {what}", place, CALLS, options.rounds)
     return results
 
 
 def compare_clients(
-    what: str, ground: Ground, place: Target, options: Options
+    what: str, clients: Sequence[str], ground: Ground, place: Target, options: Options
 ) -> list[Measured]:
     with ExitStack() as stack:
         variants = []
-        for client in [*OURS, *(PEERS if options.peers else ())]:
+        for client in [*clients, *(PEERS if options.peers else ())]:
             try:
                 variants.append(stack.enter_context(variant(client, ground, place)))
             except (ModuleNotFoundError, pytest.skip.Exception) as error:

@@ -48,7 +48,7 @@ def measure(benchmark, ground: Ground, server: str, client: str, security: str) 
         assert variant.holds(answer)
 
 
-@pytest.mark.parametrize("client", pings.OURS)
+@pytest.mark.parametrize("client", pings.OURS_APART)
 def test_echo(benchmark, ground, client, security):
     measure(benchmark, ground, ECHO, client, security)
 

@@ -19,7 +19,7 @@ from .errors import ConnectError, H2liteError, ResponseTooLarge, UsageError
 from .fields import Section, octet_pairs
 from .health import STATE_NAMES, HealthPolicy
 from .limits import DEFAULT_LIMITS, Limits
-from .loop import Loop, monotonic
+from .loop import SPIN_S_MAX, Loop, monotonic
 from .message import Headers, Source, check_body, request_fields
 from .orders import Calmed, Moved, Retried, StateChanged
 from .origin import parse_url
@@ -616,6 +616,9 @@ class ConnectionPool:
                                   thread drives; it may make calls of the pool's
     background                    False: no thread; call `poll`, or embed `fileno`
     clock                         seconds as a float, monotonic
+    spin                          seconds, at most 0.001, to look again and again before a wait
+                                  sleeps: a third off the round trip where a core is free for it,
+                                  and that core's time gone
     tap                           called with (received, octets) for all that crosses, under TLS
                                   decrypted
 
@@ -646,6 +649,7 @@ class ConnectionPool:
         on_event: Callable[[Value], object] | None = None,
         background: bool = True,
         clock: Callable[[], float] = monotonic,
+        spin: float = 0.0,
         tap: Tap | None = None,
     ) -> None:
         environ: Mapping[str, str] = os.environ if trust_env else {}
@@ -686,7 +690,7 @@ class ConnectionPool:
             tells_probes=on_event is not None,
         )
         self._engine = Engine(
-            _loop(clock),
+            _loop(clock, spin),
             self._pool,
             _weakly(self, "_dial"),
             background=background,
@@ -1095,6 +1099,7 @@ def connect(
     on_event: Callable[[Value], object] | None = None,
     background: bool = True,
     clock: Callable[[], float] = monotonic,
+    spin: float = 0.0,
     tap: Tap | None = None,
 ) -> PooledConnection:
     """Connect to the origin of a URL by HTTP/2 and wait for the peer's SETTINGS.
@@ -1108,7 +1113,7 @@ def connect(
     keyfile       PEM file of its private key, not encrypted; None: that is in certfile
     ssl_context   a context of your own instead of these four; it is used as it is, but offers
                   h2 alone by ALPN from then on
-    health, socket_options, limits, trust_env, on_event, background, clock, tap   as
+    health, socket_options, limits, trust_env, on_event, background, clock, spin, tap   as
                   `ConnectionPool` takes them
 
     verify and cafile say nothing without TLS; certfile, keyfile and ssl_context are refused then.
@@ -1140,6 +1145,7 @@ def connect(
         on_event=on_event,
         background=background,
         clock=clock,
+        spin=spin,
         tap=tap,
     )
     try:
@@ -1212,9 +1218,11 @@ def _protocols(http2: bool | None) -> list[str]:
     return ["http/1.1"] if http2 is False else ["h2", "http/1.1"]
 
 
-def _loop(clock: Callable[[], float]) -> Loop:
+def _loop(clock: Callable[[], float], spin: float) -> Loop:
+    if not 0 <= spin <= SPIN_S_MAX:
+        raise UsageError(f"spin of {spin!r}, want seconds, 0 to {SPIN_S_MAX:g}")
     try:
-        return Loop(clock)
+        return Loop(clock, spin=spin)
     except OSError as error:
         raise ConnectError(f"cannot watch connections: {error.strerror or error}") from error
 

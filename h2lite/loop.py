@@ -35,6 +35,7 @@ WRITE = selectors.EVENT_WRITE
 PATIENCE_S_MAX = 86400.0  # of one wait: epoll takes no more than 2^31 ms; waking early is harmless
 WORK_A_TURN = 1000  # frames and field lines of one connection: some 10 ms, then the others' turn
 RECV_OCTETS_MAX = 262144  # of a client's recv while content comes as fast as it is read
+SPIN_S_MAX = 0.001  # longer than this a core is waited for by somebody else
 LINGER_S = 0.25  # how long a finished connection may stay, for its last octets to be read
 
 BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
@@ -72,6 +73,7 @@ class Loop:
 
     clock      seconds as a float, monotonic
     selector   a virtual one, for tests; None: the system's best
+    spin       seconds to look again and again before a wait sleeps, at most SPIN_S_MAX
 
     touched    the sources that `flush` has something to do for
     """
@@ -80,8 +82,10 @@ class Loop:
         self,
         clock: Callable[[], float] = monotonic,
         selector: selectors.BaseSelector | None = None,
+        spin: float = 0.0,
     ) -> None:
         self.clock = clock
+        self._spin = spin
         self._selector = selector or selectors.DefaultSelector()
         self._masks: dict[int, int] = {}
         self.touched: dict[Source, None] = {}  # a set that keeps its order
@@ -150,6 +154,15 @@ class Loop:
 
     def select(self, patience: float | None) -> list[Any]:
         """Wait for the selector; the one part of a turn that needs no lock."""
+        if self._spin and patience != 0.0:
+            # An idle core takes longer to wake than many an answer to come: see bench/README.md.
+            until = self.clock() + self._spin
+            while self.clock() < until:
+                ready = self._selector.select(0.0)
+                if ready:
+                    return ready
+            if patience is not None:
+                patience = max(0.0, patience - self._spin)
         return self._selector.select(patience)
 
     def handle(self, ready: list[Any], began: float) -> list[tuple[Source, list[Value]]]:

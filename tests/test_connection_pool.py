@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import socket
 import threading
@@ -28,7 +29,7 @@ from h2lite.settings import SettingId
 from h2lite.timeout import Timeout
 from h2lite.transport import SocketOptions
 
-from .running import PATIENCE_S, Peer, accepting, peering, serving
+from .running import PATIENCE_S, Peer, accepting, hello, peering, serving
 from .test_engine import QUIET, until
 
 OK = [(b":status", b"200")]
@@ -897,3 +898,15 @@ def test_two_pools_stand_side_by_side():
         one.close()
         assert two.get(server.url).status == 200
         assert (one.stats()["requests"], two.stats()["requests"]) == (1, 2)
+
+
+@pytest.mark.parametrize("spin", [-0.001, 0.0011, math.nan])
+def test_a_spin_that_is_none_or_too_long_is_refused(spin):
+    with pytest.raises(UsageError, match="spin"):
+        ConnectionPool(spin=spin)
+
+
+def test_a_connection_that_looks_again_before_it_sleeps_is_as_any_other():
+    with serving(hello) as server, connect(server.url, spin=0.001) as connection:
+        assert connection.ping().rtt is not None
+        assert connection.request("GET", "/").status == 200

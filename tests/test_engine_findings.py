@@ -510,7 +510,7 @@ def test_a_selector_that_does_not_heed_changes_is_woken_for_them(kind, backgroun
     if not hasattr(selectors, kind):
         pytest.skip(f"no {kind} here")
     monkeypatch.setattr(
-        "h2lite.client.Loop", lambda clock: Loop(clock, getattr(selectors, kind)())
+        "h2lite.client.Loop", lambda clock, spin: Loop(clock, getattr(selectors, kind)())
     )
     said: list[Any] = []
     with serving(slow) as server, serving() as other:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import selectors
 import socket
 import struct
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -814,3 +816,49 @@ def test_an_end_forgets_what_was_left_to_be_understood(link_ends, loop):
     assert not link_ends.client.backlog
     assert loop.patience(1.0, 0.0) == 1.0
     assert link_ends.turn() == []
+
+
+# -- looking again before sleeping -----------------------------------------------------------------
+
+
+class Looks(selectors.SelectSelector):
+    """Sees something at its third look, and notes how long it was to wait each time."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock = clock
+        self.waits: list[float | None] = []
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        self.waits.append(timeout)
+        self.clock.now += 0.0001
+        return ["ready"] if len(self.waits) == 3 else []
+
+
+@pytest.mark.parametrize(
+    ("spin", "waits"),
+    [
+        (0.0, [5.0]),
+        (0.0001, [0.0, pytest.approx(4.9999)]),
+        (0.0009, [0.0, 0.0, 0.0]),
+    ],
+)
+def test_a_wait_looks_again_and_again_for_as_long_as_was_asked(spin, waits):
+    clock = Clock()
+    looks = Looks(clock)
+    loop = Loop(clock, looks, spin)
+
+    ready = loop.select(5.0)
+
+    assert looks.waits == waits
+    assert ready == (["ready"] if len(waits) == 3 else [])
+    loop.close()
+
+
+def test_nothing_is_looked_for_twice_where_nothing_is_waited_for():
+    clock = Clock()
+    looks = Looks(clock)
+    loop = Loop(clock, looks, spin=0.001)
+
+    assert (loop.select(0.0), looks.waits) == ([], [0.0])
+    loop.close()
