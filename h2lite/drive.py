@@ -130,11 +130,11 @@ class Driver:
                 self._carry_out()
         timers = pool.timers
         if timers.changed or self._alarm.armed is None:
-            timers.changed = False
             due = timers.next_deadline()
             if due != self._alarm.armed:
-                self._alarm.armed = due
                 self.loop.set_deadline(self._alarm, due)
+                self._alarm.armed = due
+            timers.changed = False  # last: whatever is raised before, the next flush sets it
 
     @property
     def links(self) -> dict[Member, Link]:
@@ -227,7 +227,7 @@ class Driver:
                 if type(order) is Send:  # nine of ten
                     link = order.member.link
                     if link is not None:
-                        self.loop.touched[link] = None
+                        self.loop.touch(link)
                     continue
                 carry = _CARRY.get(type(order))
                 if carry is None:

@@ -135,19 +135,19 @@ class Engine:
     @property
     def lock(self) -> threading.RLock:
         """Guards the pool and the loop.  Raises UsageError in the thread that holds it already."""
+        self._check_outside()
+        return self._lock
+
+    def _check_outside(self) -> None:
         if self._is_owned():
             raise UsageError(
                 "called from inside of a call of the same thread's: by a tap, a signal handler or"
                 " a finalizer"
             )
-        return self._lock
-
-    def _is_inside(self) -> bool:
-        return self._is_owned()
 
     def postpones(self, job: Callable[[], object]) -> bool:
         """In the middle of a call of this thread's, have it called after that; else False."""
-        if not self._is_inside():
+        if not self._is_owned():
             return False
         self._jobs.append((job, False))
         self.loop.wake()
@@ -197,6 +197,7 @@ class Engine:
         # Read without the lock: whoever drives, or has driven, since then has looked, too.
         now = self.loop.clock()
         if self._driving is None and now - self._turned_at >= RECENT_S:
+            self._check_outside()
             self.turn(now)
 
     def start(self) -> None:

@@ -37,4 +37,16 @@ class Memo(dict["Any", "Any"]):
         self._octets = 0
 
 
-NO_MEMO = Memo()  # in place of one in which nothing was kept yet; nothing ever is in this one
+class _NoMemo(Memo):
+    """It is everybody's, so nothing is kept."""
+
+    __slots__ = ()
+
+    def keep(self, key: object, value: object, octets: int) -> None:
+        return
+
+    def __setitem__(self, *entry: object) -> None:
+        raise TypeError("NO_MEMO takes nothing: put a Memo in its place")
+
+
+NO_MEMO: Memo = _NoMemo()  # in place of one in which nothing was kept yet

@@ -168,7 +168,7 @@ class Pool:
             return Memo()
         if site.asked is NO_MEMO:
             site.asked = Memo()
-        return site.asked
+        return site.asked  # or NO_MEMO again, where another thread has lost the connection
 
     def request(self, call: Call, now: float) -> None:
         """Send a request as soon as a connection can take it.

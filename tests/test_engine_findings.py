@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import gc
+import math
 import selectors
 import signal
 import socket
@@ -22,6 +23,7 @@ import pytest
 import h2lite
 from h2lite.client import ConnectionPool, _Exchange
 from h2lite.engine import CLOSE_S_MAX
+from h2lite.errors import UsageError
 from h2lite.events import PingAcked, RequestReceived, SettingsAcked
 from h2lite.exchange import Reply, Request
 from h2lite.frames import DataFrame, HeadersFrame
@@ -29,7 +31,7 @@ from h2lite.loop import Loop
 from h2lite.settings import SettingId
 
 from .pair import block
-from .running import PATIENCE_S, Listening, Peer, accepting, peering, serving
+from .running import PATIENCE_S, Listening, Peer, accepting, hello, peering, serving
 from .test_engine import QUIET, descriptors, in_thread, slow, threads, until
 
 SOON_S = 1.5  # far more than any of it takes, far less than what it must not wait for
@@ -586,3 +588,36 @@ def test_a_program_ends_at_once_and_without_a_word_whatever_its_pool_does(backgr
         )
         assert (ended.returncode, ended.stderr) == (0, "")
         assert time.monotonic() - float(ended.stdout) < SOON_S
+
+
+def test_a_request_in_the_middle_of_a_call_turns_nothing():
+    """By a signal handler, say, of a thread that holds the lock and drives nothing yet."""
+    with serving(hello) as server, ConnectionPool(background=False) as pool:
+        pool.get(server.url)
+        engine = pool._engine
+        engine._turned_at = -math.inf  # so that the next request would look first
+        with engine._lock:
+            with pytest.raises(UsageError, match="called from inside"):
+                pool.get(server.url)
+            assert engine._driving is None
+        assert engine._turned_at == -math.inf
+
+
+def test_an_interrupt_while_the_alarm_is_set_loses_no_deadline(monkeypatch):
+    with ConnectionPool(background=False) as pool:
+        driver, timers = pool._engine.driver, pool._pool.timers
+        item = object()
+        timers.set(item, 1e9)
+        monkeypatch.setattr(driver.loop, "set_deadline", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            driver.flush()
+        monkeypatch.undo()
+
+        driver.flush()
+
+        assert driver.loop.next_deadline() == 1e9
+        timers.set(item, None)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -545,3 +545,12 @@ def test_hpack_is_not_imported_before_the_first_field_block():
     )
 
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_stands_for_no_memo_keeps_nothing():
+    """It is everybody's: a secret that was kept there would outlive its connection."""
+    memo.NO_MEMO.keep("key", "secret", 10)
+    with pytest.raises(TypeError):
+        memo.NO_MEMO["key"] = "secret"
+
+    assert (len(memo.NO_MEMO), memo.NO_MEMO.get("key")) == (0, None)
